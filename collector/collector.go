@@ -1,0 +1,30 @@
+// Package collector says what a source of sessions is, and gathers what
+// sources see into counts for a store.
+package collector
+
+import (
+	"context"
+
+	"github.com/tlsrpt-agent/tlsrpt-agent/schema"
+)
+
+// Sink takes the counts of a source. Its only implementation that lasts is
+// aggregator.Store.
+type Sink interface {
+	// Record adds counts and stores the position of source, all or nothing:
+	// after an error none of it happened and the same call may be made again.
+	// cursor is opaque, at most 1 MiB; nil leaves the stored position as it is.
+	// counts may name the same day, domain and policy more than once.
+	Record(ctx context.Context, source string, cursor []byte, counts []schema.Count) error
+}
+
+// Source is where sessions come from.
+type Source interface {
+	// Name tells a source apart from all others of a store, across restarts.
+	Name() string
+
+	// Run hands what the source sees to sink until ctx ends. It then hands over
+	// what it still holds and returns nil. An error means that the source cannot
+	// go on.
+	Run(ctx context.Context, sink Sink) error
+}

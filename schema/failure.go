@@ -1,0 +1,135 @@
+package schema
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"strings"
+)
+
+// ResultType says how a session failed. The set is open: Decode keeps what
+// others send, but only the eleven of RFC 8460, section 4.3, are ever sent.
+type ResultType string
+
+// Negotiation failures, RFC 8460, section 4.3.1.
+const (
+	StartTLSNotSupported    ResultType = "starttls-not-supported"
+	CertificateHostMismatch ResultType = "certificate-host-mismatch"
+	CertificateExpired      ResultType = "certificate-expired"
+	CertificateNotTrusted   ResultType = "certificate-not-trusted"
+	ValidationFailure       ResultType = "validation-failure" // any other
+)
+
+// Failures of a policy, RFC 8460, section 4.3.2: DANE first, then MTA-STS.
+const (
+	TLSAInvalid         ResultType = "tlsa-invalid"
+	DNSSECInvalid       ResultType = "dnssec-invalid"
+	DANERequired        ResultType = "dane-required"
+	STSPolicyFetchError ResultType = "sts-policy-fetch-error"
+	STSPolicyInvalid    ResultType = "sts-policy-invalid"
+	STSWebPKIInvalid    ResultType = "sts-webpki-invalid"
+)
+
+// resultWords says each result type in words, for the people who read a report.
+var resultWords = map[ResultType]string{
+	StartTLSNotSupported:    "STARTTLS was not offered or refused",
+	CertificateHostMismatch: "the certificate does not name the host",
+	CertificateExpired:      "the certificate has expired",
+	CertificateNotTrusted:   "the certificate is not trusted",
+	ValidationFailure:       "the TLS negotiation or validation failed",
+	TLSAInvalid:             "no usable TLSA record",
+	DNSSECInvalid:           "DNSSEC validation failed",
+	DANERequired:            "DANE is required but no TLSA record was validated",
+	STSPolicyFetchError:     "the MTA-STS policy could not be fetched",
+	STSPolicyInvalid:        "the MTA-STS policy is invalid",
+	STSWebPKIInvalid:        "the MTA-STS policy host could not be authenticated",
+}
+
+// Known reports whether t is registered (RFC 8460, section 6.6).
+func (t ResultType) Known() bool { return resultWords[t] != "" }
+
+// Words says t in plain words; an unknown type speaks for itself.
+func (t ResultType) Words() string {
+	if w, ok := resultWords[t]; ok {
+		return w
+	}
+	return string(t)
+}
+
+// FailureDetails is one way in which sessions failed. RFC 8460, section 4.4.
+// A zero address and an empty string mean unknown and are not sent: receivers
+// reject "" where an address is due.
+type FailureDetails struct {
+	ResultType            ResultType `json:"result-type"`
+	SendingMTAIP          netip.Addr `json:"sending-mta-ip,omitzero"`
+	ReceivingMXHostname   string     `json:"receiving-mx-hostname,omitempty"`
+	ReceivingMXHelo       string     `json:"receiving-mx-helo,omitempty"` // the host name of the EHLO reply, not its text
+	ReceivingIP           netip.Addr `json:"receiving-ip,omitzero"`
+	FailedSessionCount    int64      `json:"failed-session-count"`             // sessions; 0 within a Session
+	AdditionalInformation string     `json:"additional-information,omitempty"` // a URI
+	FailureReasonCode     string     `json:"failure-reason-code,omitempty"`
+}
+
+// canonical is f as it is counted, without its number of sessions.
+func (f FailureDetails) canonical() FailureDetails {
+	c := FailureDetails{
+		ResultType:            f.ResultType,
+		SendingMTAIP:          cleanAddr(f.SendingMTAIP),
+		ReceivingMXHostname:   cleanHost(f.ReceivingMXHostname),
+		ReceivingMXHelo:       heloName(f.ReceivingMXHelo),
+		ReceivingIP:           cleanAddr(f.ReceivingIP),
+		AdditionalInformation: clean(f.AdditionalInformation, maxField),
+		FailureReasonCode:     clean(f.FailureReasonCode, maxField),
+	}
+	if !c.ResultType.Known() {
+		// RFC 8460, section 4.3.3: what has no type of its own is a
+		// validation-failure. Receivers reject a report with an unknown type.
+		if c.FailureReasonCode == "" {
+			c.FailureReasonCode = clean(string(f.ResultType), maxField)
+		}
+		c.ResultType = ValidationFailure
+	}
+	return c
+}
+
+// cleanAddr is a without zone and not mapped into IPv6, so that its text is the
+// form of RFC 5952.
+func cleanAddr(a netip.Addr) netip.Addr { return a.Unmap().WithZone("") }
+
+// heloName is the host name within an EHLO reply. Postfix reports the whole
+// reply, "250-mx.example.com\r\n250-PIPELINING...", whose text may differ in
+// every session; RFC 8460, section 4.4, wants the name.
+func heloName(s string) string {
+	s, _, _ = strings.Cut(strings.TrimLeft(s, " \t\r\n"), "\n")
+	if len(s) > 3 && isDigits(s[:3]) && (s[3] == '-' || s[3] == ' ') {
+		s = s[4:]
+	}
+	f := strings.Fields(s)
+	if len(f) == 0 {
+		return ""
+	}
+	return cleanHost(f[0])
+}
+
+func isDigits(s string) bool {
+	return s != "" && strings.Trim(s, "0123456789") == ""
+}
+
+// DetailsText is the canonical form of failure details in one string, their
+// JSON without the number of sessions. Two are equal if and only if their texts
+// are.
+type DetailsText string
+
+// Text is the DetailsText of f, which must be in canonical form.
+func (f FailureDetails) Text() DetailsText {
+	f.FailedSessionCount = 0
+	return DetailsText(marshal(f))
+}
+
+// FailureDetails is what t is the text of, with a session count of 0.
+func (t DetailsText) FailureDetails() (f FailureDetails, err error) {
+	if err := json.Unmarshal([]byte(t), &f); err != nil {
+		return FailureDetails{}, fmt.Errorf("schema: malformed details text: %w", err)
+	}
+	return f, nil
+}

@@ -1,0 +1,135 @@
+package schema
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+var (
+	// ErrNoRecord means that nobody asked for reports about the domain. It is
+	// not a fault: nothing is owed.
+	ErrNoRecord = errors.New("schema: no TLSRPT record")
+
+	// ErrManyRecords means that the domain has several TLSRPT records. RFC 8460,
+	// section 3: it is then taken not to take part, so nothing is owed.
+	ErrManyRecords = errors.New("schema: more than one TLSRPT record")
+
+	// ErrRecord means that the domain has a TLSRPT record without one usable
+	// rua. Nothing can be delivered.
+	ErrRecord = errors.New("schema: malformed TLSRPT record")
+)
+
+// MaxRUA is how many destinations of one record are used. The RFC has no limit;
+// without one a record could make every sender of the world an amplifier.
+const MaxRUA = 8
+
+// Record is a TLSRPT record, RFC 8460, section 3.
+type Record struct {
+	// RUA says where reports go, in the order of the record, each once.
+	RUA []RUA
+
+	// Faults says what is wrong with a record that can be used all the same:
+	// a rua that was dropped, a field that is not of the form name=value.
+	Faults []string
+}
+
+// version is the version field without its delimiter.
+const version = "v=TLSRPTv1"
+
+// SelectRecord picks the TLSRPT record among the TXT records at
+// _smtp._tls.<domain>, each with its character-strings joined without spaces
+// (RFC 8460, section 3). The error is [ErrNoRecord] or [ErrManyRecords].
+//
+// The text discards what does not begin with "v=TLSRPTv1;", the ABNF allows
+// white space before the semicolon. Postfix and mox follow the ABNF, and so
+// does this.
+func SelectRecord(txts []string) (string, error) {
+	var found []string
+	for _, txt := range txts {
+		rest, ok := strings.CutPrefix(txt, version)
+		if ok && strings.HasPrefix(strings.TrimLeft(rest, " \t"), ";") {
+			found = append(found, txt)
+		}
+	}
+	switch len(found) {
+	case 0:
+		return "", ErrNoRecord
+	case 1:
+		return found[0], nil
+	}
+	return "", fmt.Errorf("%w: %d of them", ErrManyRecords, len(found))
+}
+
+// ParseRecord reads the text of one TLSRPT record. One bad rua drops only
+// itself, one bad field only itself, several rua fields are joined, unknown
+// fields are ignored (RFC 8460, section 3). The error is [ErrNoRecord] if txt is
+// not a TLSRPT record at all, or [ErrRecord] if it names no usable rua.
+func ParseRecord(txt string) (Record, error) {
+	if _, err := SelectRecord([]string{txt}); err != nil {
+		return Record{}, err
+	}
+	var rec Record
+	_, fields, _ := strings.Cut(txt, ";")
+	for field := range strings.SplitSeq(strings.TrimRight(fields, "; \t"), ";") {
+		field = strings.Trim(field, " \t")
+		name, value, ok := strings.Cut(field, "=")
+		switch {
+		case !ok || !isFieldName(name):
+			rec.fault("field %q is not of the form name=value", field)
+		case name == "rua": // the name is case-sensitive
+			rec.addRUA(value)
+		case strings.EqualFold(name, "rua"):
+			rec.fault("field %q is ignored: \"rua\" must be in lower case", name)
+		}
+	}
+	if len(rec.RUA) == 0 {
+		if len(rec.Faults) == 0 {
+			rec.fault("it has no rua field")
+		}
+		return rec, fmt.Errorf("%w: %s", ErrRecord, strings.Join(rec.Faults, "; "))
+	}
+	return rec, nil
+}
+
+// addRUA adds the URIs of one rua field.
+func (r *Record) addRUA(list string) {
+	for uri := range strings.SplitSeq(list, ",") {
+		uri = strings.Trim(uri, " \t")
+		rua, err := ParseRUA(uri)
+		switch {
+		case err != nil:
+			r.fault("%s", strings.TrimPrefix(err.Error(), "schema: "))
+		case slices.Contains(r.RUA, rua):
+			r.fault("rua %q is there twice", clean(uri, maxField))
+		case len(r.RUA) == MaxRUA:
+			r.fault("rua %q is ignored: at most %d are used", clean(uri, maxField), MaxRUA)
+		default:
+			r.RUA = append(r.RUA, rua)
+		}
+	}
+}
+
+// fault notes a fault, as long as a reader would go on reading them.
+func (r *Record) fault(format string, args ...any) {
+	if len(r.Faults) < 2*MaxRUA {
+		r.Faults = append(r.Faults, clean(fmt.Sprintf(format, args...), 2*maxField))
+	}
+}
+
+// isFieldName reports whether s is a tlsrpt-ext-name of RFC 8460, section 3.
+func isFieldName(s string) bool {
+	if s == "" || len(s) > 32 {
+		return false
+	}
+	for i := range len(s) {
+		switch c := s[i]; {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
+		case i > 0 && (c == '_' || c == '-' || c == '.'):
+		default:
+			return false
+		}
+	}
+	return true
+}
