@@ -1,10 +1,12 @@
 package schema
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"net/netip"
 	"strings"
+	"unicode"
 )
 
 // ResultType says how a session failed. The set is open: Decode keeps what
@@ -78,37 +80,49 @@ func (f FailureDetails) canonical() FailureDetails {
 		ReceivingMXHostname:   cleanHost(f.ReceivingMXHostname),
 		ReceivingMXHelo:       heloName(f.ReceivingMXHelo),
 		ReceivingIP:           cleanAddr(f.ReceivingIP),
-		AdditionalInformation: clean(f.AdditionalInformation, maxField),
+		AdditionalInformation: f.AdditionalInformation,
 		FailureReasonCode:     clean(f.FailureReasonCode, maxField),
+	}
+	if s := f.AdditionalInformation; len(s) > maxField || !isURI(s) {
+		// RFC 8460, section 4.4, wants a URI. Text that an MTA put here is most
+		// likely a reason.
+		c.AdditionalInformation = ""
+		c.FailureReasonCode = cmp.Or(c.FailureReasonCode, clean(s, maxField))
 	}
 	if !c.ResultType.Known() {
 		// RFC 8460, section 4.3.3: what has no type of its own is a
 		// validation-failure. Receivers reject a report with an unknown type.
-		if c.FailureReasonCode == "" {
-			c.FailureReasonCode = clean(string(f.ResultType), maxField)
-		}
+		c.FailureReasonCode = cmp.Or(c.FailureReasonCode, clean(string(f.ResultType), maxField))
 		c.ResultType = ValidationFailure
 	}
 	return c
 }
 
 // cleanAddr is a without zone and not mapped into IPv6, so that its text is the
-// form of RFC 5952.
-func cleanAddr(a netip.Addr) netip.Addr { return a.Unmap().WithZone("") }
+// form of RFC 5952. The unspecified address says that nobody knows.
+func cleanAddr(a netip.Addr) netip.Addr {
+	if a = a.Unmap().WithZone(""); a.IsUnspecified() {
+		return netip.Addr{}
+	}
+	return a
+}
 
 // heloName is the host name within an EHLO reply. Postfix reports the whole
 // reply, "250-mx.example.com\r\n250-PIPELINING...", whose text may differ in
 // every session; RFC 8460, section 4.4, wants the name.
+//
+// "250-" is the code of a reply only if more lines follow: a host may have a
+// name that begins so.
 func heloName(s string) string {
-	s, _, _ = strings.Cut(strings.TrimLeft(s, " \t\r\n"), "\n")
-	if len(s) > 3 && isDigits(s[:3]) && (s[3] == '-' || s[3] == ' ') {
-		s = s[4:]
+	line, _, more := strings.Cut(strings.TrimLeft(s, " \t\r\n"), "\n")
+	if len(line) > 3 && isDigits(line[:3]) && (line[3] == ' ' || line[3] == '-' && more) {
+		line = line[4:]
 	}
-	f := strings.Fields(s)
-	if len(f) == 0 {
-		return ""
+	line = clean(line, maxUnicodeName)
+	if i := strings.IndexFunc(line, unicode.IsSpace); i >= 0 {
+		line = line[:i]
 	}
-	return cleanHost(f[0])
+	return cleanHost(line)
 }
 
 func isDigits(s string) bool {
@@ -122,8 +136,10 @@ type DetailsText string
 
 // Text is the DetailsText of f, which must be in canonical form.
 func (f FailureDetails) Text() DetailsText {
-	f.FailedSessionCount = 0
-	return DetailsText(marshal(f))
+	return DetailsText(marshal(struct {
+		FailureDetails
+		FailedSessionCount int64 `json:"failed-session-count,omitempty"` // hides that of f
+	}{FailureDetails: f}))
 }
 
 // FailureDetails is what t is the text of, with a session count of 0.

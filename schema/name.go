@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"strings"
 )
 
 // ReportID is the id of one report, the same in its JSON, its Subject and every
@@ -26,13 +25,4 @@ func FileName(r *Report, domain string) string {
 	sum := sha256.Sum256([]byte(r.ReportID))
 	return fmt.Sprintf("%s!%s!%d!%d!%s.json.gz", r.Submitter(), domain,
 		r.DateRange.Start.Unix(), r.DateRange.End.Unix(), hex.EncodeToString(sum[:8]))
-}
-
-// cutLast is strings.Cut at the last sep.
-func cutLast(s, sep string) (before, after string, found bool) {
-	i := strings.LastIndex(s, sep)
-	if i < 0 {
-		return s, "", false
-	}
-	return s[:i], s[i+len(sep):], true
 }

@@ -48,7 +48,8 @@ type Policy struct {
 
 // Bounds on what a stranger's policy may take up in a store and in a report.
 const (
-	maxPolicyText = 64 << 10 // bytes of all Strings of a policy
+	maxPolicyText = 64 << 10 // bytes of all Strings of a policy, as JSON
+	maxPolicyLine = 16 << 10 // bytes of one of them
 	maxMXHosts    = 100
 	maxField      = 255 // bytes of any other field
 )
@@ -56,54 +57,96 @@ const (
 // canonical is p as it is counted: equal policies become identical ones.
 // domain is the recipient domain; it stands for an absent policy domain.
 func (p Policy) canonical(domain string) Policy {
-	c := Policy{Type: p.Type, Domain: cleanHost(p.Domain)}
-	if c.Domain == "" {
-		// Postfix 3.10.0 to 3.10.4 leaves it out. Receivers reject that.
-		c.Domain = domain
+	// Postfix 3.10.0 to 3.10.4 leaves out the policy domain. Receivers reject
+	// a report without one.
+	c := Policy{Type: p.Type, Domain: domain}
+	if d, err := ParseDomain(p.Domain); err == nil {
+		c.Domain = d
 	}
-	if p.Type == NoPolicyFound {
-		return c // nothing is defined for it, RFC 8460, section 4.4
-	}
-	size := 0
-	for _, s := range p.Strings {
-		if p.Type == TLSA {
-			s = canonicalTLSA(s)
-		} else {
-			s = canonicalSTS(s)
-		}
-		if size += len(s); size > maxPolicyText {
-			break
-		}
-		c.Strings = append(c.Strings, s)
-	}
-	if p.Type == TLSA {
+	switch p.Type {
+	case TLSA:
+		c.Strings = canonicalLines(p.Strings, canonicalTLSA)
 		// DNS rotates the records of an answer; the set is the policy.
 		slices.Sort(c.Strings)
-		c.Strings = slices.Compact(c.Strings)
-	}
-	for _, h := range p.MXHosts[:min(len(p.MXHosts), maxMXHosts)] {
-		c.MXHosts = append(c.MXHosts, cleanHost(h))
+		c.Strings = boundLines(slices.Compact(c.Strings))
+	case STS:
+		c.Strings = boundLines(canonicalLines(p.Strings, canonicalSTS))
+		c.MXHosts = canonicalHosts(p.MXHosts)
 	}
 	return c
+}
+
+// canonicalLines is form of each line, without empty ones.
+func canonicalLines(lines []string, form func(string) string) []string {
+	if len(lines) == 0 {
+		return nil
+	}
+	out := make([]string, 0, len(lines))
+	for _, s := range lines {
+		if s = form(s); s != "" {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// boundLines is as many of the first lines as a policy may have.
+func boundLines(lines []string) []string {
+	size := 0
+	for i, s := range lines {
+		if size += jsonSize(s); size > maxPolicyText {
+			return slices.Clip(lines[:i])
+		}
+	}
+	if len(lines) == 0 {
+		return nil
+	}
+	return lines
+}
+
+// jsonSize is about how long s is as an element of an array of a report:
+// quotation marks and backslashes are escaped, and each is on its own line.
+func jsonSize(s string) int {
+	return len(s) + strings.Count(s, `"`) + strings.Count(s, `\`) + len("\n            \"\",")
+}
+
+func canonicalHosts(hosts []string) []string {
+	if len(hosts) == 0 {
+		return nil
+	}
+	var out []string
+	for _, h := range hosts[:min(len(hosts), maxMXHosts)] {
+		if h = cleanHost(h); h != "" {
+			out = append(out, h)
+		}
+	}
+	return out
 }
 
 // canonicalTLSA is one TLSA record with single spaces and its hexadecimal part
 // joined and in upper case, the form of RFC 8460, Appendix B.
 func canonicalTLSA(s string) string {
-	f := strings.Fields(clean(s, maxPolicyText))
+	s = singleSpaced(clean(s, maxPolicyLine))
+	f := strings.SplitN(s, " ", 4)
 	if len(f) < 4 {
-		return strings.ToUpper(strings.Join(f, " "))
+		return upperASCII(s)
 	}
-	return strings.Join(f[:3], " ") + " " + strings.ToUpper(strings.Join(f[3:], ""))
+	hex := s[len(s)-len(f[3]):]
+	if data := upperASCII(strings.ReplaceAll(hex, " ", "")); data != hex {
+		return s[:len(s)-len(hex)] + data
+	}
+	return s
 }
 
 // canonicalSTS is one line of an MTA-STS policy with single spaces. The name of
 // a host has no case, so an mx line is lowered; all else stays as the domain
 // wrote it, "including any errors that may be present" (RFC 8460, section 4.4).
 func canonicalSTS(s string) string {
-	s = strings.Join(strings.Fields(clean(s, maxPolicyText)), " ")
-	if key, value, ok := strings.Cut(s, ":"); ok && strings.EqualFold(key, "mx") {
-		return key + ":" + strings.ToLower(value)
+	s = singleSpaced(clean(s, maxPolicyLine))
+	if len(s) > 3 && s[2] == ':' && strings.EqualFold(s[:2], "mx") {
+		if value := lowerASCII(s[3:]); value != s[3:] {
+			return s[:3] + value
+		}
 	}
 	return s
 }

@@ -43,15 +43,23 @@ const version = "v=TLSRPTv1"
 // (RFC 8460, section 3). The error is [ErrNoRecord] or [ErrManyRecords].
 //
 // The text discards what does not begin with "v=TLSRPTv1;", the ABNF allows
-// white space before the semicolon. Postfix and mox follow the ABNF, and so
-// does this.
+// white space before the semicolon. Postfix and mox follow the ABNF. Here a
+// record in the form of the text goes before those of the ABNF alone.
 func SelectRecord(txts []string) (string, error) {
-	var found []string
+	var strict, loose []string
 	for _, txt := range txts {
 		rest, ok := strings.CutPrefix(txt, version)
-		if ok && strings.HasPrefix(strings.TrimLeft(rest, " \t"), ";") {
-			found = append(found, txt)
+		switch {
+		case !ok:
+		case strings.HasPrefix(rest, ";"):
+			strict = append(strict, txt)
+		case strings.HasPrefix(strings.TrimLeft(rest, " \t"), ";"):
+			loose = append(loose, txt)
 		}
+	}
+	found := strict
+	if len(found) == 0 {
+		found = loose
 	}
 	switch len(found) {
 	case 0:
@@ -65,24 +73,19 @@ func SelectRecord(txts []string) (string, error) {
 // ParseRecord reads the text of one TLSRPT record. One bad rua drops only
 // itself, one bad field only itself, several rua fields are joined, unknown
 // fields are ignored (RFC 8460, section 3). The error is [ErrNoRecord] if txt is
-// not a TLSRPT record at all, or [ErrRecord] if it names no usable rua.
+// not a TLSRPT record at all, or [ErrRecord] if it names no usable rua; the
+// Faults then say why.
 func ParseRecord(txt string) (Record, error) {
 	if _, err := SelectRecord([]string{txt}); err != nil {
 		return Record{}, err
 	}
+	if len(txt) > maxRecord {
+		return Record{}, fmt.Errorf("%w: %d bytes, want at most %d", ErrRecord, len(txt), maxRecord)
+	}
 	var rec Record
 	_, fields, _ := strings.Cut(txt, ";")
 	for field := range strings.SplitSeq(strings.TrimRight(fields, "; \t"), ";") {
-		field = strings.Trim(field, " \t")
-		name, value, ok := strings.Cut(field, "=")
-		switch {
-		case !ok || !isFieldName(name):
-			rec.fault("field %q is not of the form name=value", field)
-		case name == "rua": // the name is case-sensitive
-			rec.addRUA(value)
-		case strings.EqualFold(name, "rua"):
-			rec.fault("field %q is ignored: \"rua\" must be in lower case", name)
-		}
+		rec.addField(strings.Trim(field, " \t"))
 	}
 	if len(rec.RUA) == 0 {
 		if len(rec.Faults) == 0 {
@@ -91,6 +94,21 @@ func ParseRecord(txt string) (Record, error) {
 		return rec, fmt.Errorf("%w: %s", ErrRecord, strings.Join(rec.Faults, "; "))
 	}
 	return rec, nil
+}
+
+// addField adds one field after the version.
+func (r *Record) addField(field string) {
+	name, value, ok := strings.Cut(field, "=")
+	switch {
+	case !ok || !isFieldName(name):
+		r.fault("field %q is not of the form name=value", field)
+	case name == "rua": // the name is case-sensitive
+		r.addRUA(value)
+	case strings.EqualFold(name, "rua"):
+		r.fault("field %q is ignored: \"rua\" must be in lower case", name)
+	case !isFieldValue(value):
+		r.fault("field %q has a malformed value", name)
+	}
 }
 
 // addRUA adds the URIs of one rua field.
@@ -132,4 +150,14 @@ func isFieldName(s string) bool {
 		}
 	}
 	return true
+}
+
+// isFieldValue reports whether s is a tlsrpt-ext-value of RFC 8460, section 3.
+func isFieldValue(s string) bool {
+	for i := range len(s) {
+		if s[i] <= ' ' || s[i] > '~' || s[i] == '=' {
+			return false
+		}
+	}
+	return s != ""
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -88,11 +89,15 @@ func (r *Report) Encode() ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// Submitter is the domain of the contact address. RFC 8460, section 5.3: it is
-// what TLS-Report-Submitter must say.
+// Submitter is the domain of the contact address in A-labels and lower case, or
+// "" where there is none. RFC 8460, section 5.3: it is what TLS-Report-Submitter
+// must say.
 func (r *Report) Submitter() string {
-	_, domain, _ := cutLast(r.ContactInfo, "@")
-	return domain
+	addr, err := ParseAddress(r.ContactInfo)
+	if err != nil {
+		return ""
+	}
+	return addr[strings.LastIndexByte(addr, '@')+1:]
 }
 
 // Totals adds up the sessions of all policies. A session that was held against

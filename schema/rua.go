@@ -3,8 +3,9 @@ package schema
 import (
 	"errors"
 	"fmt"
-	"net/mail"
+	"net/netip"
 	"net/url"
+	"strconv"
 	"strings"
 )
 
@@ -30,43 +31,42 @@ const (
 // let a stranger write into our message. Of an https URI user information is
 // refused and a fragment dropped.
 func ParseRUA(uri string) (RUA, error) {
-	fault := func(why string) (RUA, error) {
-		return "", fmt.Errorf("%w %q: %s", ErrRUA, clean(uri, maxField), why)
-	}
-	if len(uri) > maxRUA {
-		return fault("too long")
-	}
-	if i := strings.IndexAny(uri, ",!;"); i >= 0 {
-		return fault(fmt.Sprintf("%q must be percent-encoded", uri[i:i+1]))
-	}
-	for i := range len(uri) {
-		if uri[i] <= ' ' || uri[i] > '~' {
-			return fault("it has a character that no URI has")
-		}
-	}
-	scheme, rest, ok := strings.Cut(uri, ":")
-	if !ok {
-		return fault("it has no scheme, such as \"mailto:\"")
-	}
-	var rua RUA
-	var err error
-	switch strings.ToLower(scheme) {
-	case "mailto":
-		rua, err = parseMailto(rest)
-	case "https":
-		rua, err = parseHTTPS(rest)
-	default:
-		return fault("the scheme is neither mailto nor https")
+	rua, err := parseRUA(uri)
+	if err == nil && len(rua) > maxRUA {
+		err = errors.New("too long")
 	}
 	if err != nil {
-		return fault(err.Error())
+		return "", fmt.Errorf("%w %q: %w", ErrRUA, clean(uri, maxField), err)
 	}
 	return rua, nil
 }
 
+func parseRUA(uri string) (RUA, error) {
+	if len(uri) > maxRUA {
+		return "", errors.New("too long")
+	}
+	if i := strings.IndexAny(uri, ",!;"); i >= 0 {
+		return "", fmt.Errorf("%q must be percent-encoded", uri[i:i+1])
+	}
+	if !hasURIChars(uri) {
+		return "", errors.New("it has a character that no URI has, or bad percent-encoding")
+	}
+	scheme, rest, ok := strings.Cut(uri, ":")
+	if !ok {
+		return "", errors.New("it has no scheme, such as \"mailto:\"")
+	}
+	switch strings.ToLower(scheme) {
+	case "mailto":
+		return parseMailto(rest)
+	case "https":
+		return parseHTTPS(rest)
+	}
+	return "", errors.New("the scheme is neither mailto nor https")
+}
+
 func parseMailto(rest string) (RUA, error) {
-	to, _, _ := strings.Cut(rest, "?")
-	to, _, _ = strings.Cut(to, "#")
+	to, _, _ := strings.Cut(rest, "#")
+	to, _, _ = strings.Cut(to, "?")
 	addr, err := url.PathUnescape(to)
 	if err != nil {
 		return "", errors.New("bad percent-encoding")
@@ -100,25 +100,40 @@ func parseHTTPS(rest string) (RUA, error) {
 	if u.User != nil {
 		return "", errors.New("user information is not allowed")
 	}
-	host := u.Hostname()
-	if !strings.HasPrefix(u.Host, "[") {
-		// An IP address is let through here and refused or not when it is dialled.
-		if d, err := ParseDomain(host); err == nil {
-			host = d
-		} else if strings.Trim(host, "0123456789.") != "" || host == "" {
-			return "", errors.New("malformed host name")
-		}
-	} else {
-		host = "[" + strings.ToLower(host) + "]"
+	host, err := parseHost(u.Hostname(), strings.HasPrefix(u.Host, "["))
+	if err != nil {
+		return "", err
 	}
-	if port := u.Port(); port != "" && port != "443" {
-		host += ":" + port
+	if port := u.Port(); port != "" {
+		n, err := strconv.ParseUint(port, 10, 16)
+		if err != nil || n == 0 {
+			return "", errors.New("malformed port")
+		}
+		if n != 443 {
+			host = fmt.Sprintf("%s:%d", host, n)
+		}
 	}
 	u.Host, u.Fragment, u.RawFragment = host, "", ""
 	if u.Path == "" {
 		u.Path = "/"
 	}
 	return RUA(u.String()), nil
+}
+
+// parseHost is the host of an https URI: a domain or an IP address, IPv6 in
+// brackets. No address is too private here: that is decided when it is dialled.
+func parseHost(host string, brackets bool) (string, error) {
+	if d, err := ParseDomain(host); err == nil && !brackets {
+		return d, nil
+	}
+	a, err := netip.ParseAddr(host)
+	if err != nil || a.Zone() != "" || a.Is6() != brackets {
+		return "", errors.New("malformed host name")
+	}
+	if a = a.Unmap(); a.Is4() {
+		return a.String(), nil
+	}
+	return "[" + a.String() + "]", nil
 }
 
 // Scheme is "mailto" or "https".
@@ -152,13 +167,22 @@ func (r RUA) Host() string {
 // ErrAddress means that a string is not one addr-spec that can be mailed to.
 var ErrAddress = errors.New("schema: malformed mail address")
 
+// Bounds of RFC 5321, section 4.5.3.1.
+const (
+	maxLocalPart = 64
+	maxAddress   = 254
+)
+
 // ParseAddress is the canonical form of an addr-spec (RFC 5322, section 3.4.1):
-// the local part as it is, in ASCII; the domain in A-labels and lower case.
-// Address literals, comments and display names are refused. The error is
+// the local part as it is; the domain in A-labels and lower case. The error is
 // [ErrAddress].
+//
+// Address literals, comments and display names are refused, and so are a quoted
+// local part and one that begins with a hyphen: nobody reads reports there, and
+// without them an address is one word in every header, command and log line.
 func ParseAddress(s string) (string, error) {
 	at := strings.LastIndexByte(s, '@')
-	if at < 1 || len(s) > 254 || at > 64 {
+	if at < 0 || at > maxLocalPart || !isDotAtom(s[:at]) || s[0] == '-' {
 		return "", fmt.Errorf("%w %q", ErrAddress, clean(s, maxField))
 	}
 	domain, err := ParseDomain(s[at+1:])
@@ -166,13 +190,26 @@ func ParseAddress(s string) (string, error) {
 		return "", fmt.Errorf("%w %q: %w", ErrAddress, clean(s, maxField), err)
 	}
 	addr := s[:at] + "@" + domain
-	if !isPrintableASCII(addr) {
-		return "", fmt.Errorf("%w %q", ErrAddress, clean(s, maxField))
-	}
-	// The angle brackets keep net/mail from taking a word for a display name.
-	parsed, err := mail.ParseAddress("<" + addr + ">")
-	if err != nil || parsed.Name != "" || parsed.String() != "<"+addr+">" {
-		return "", fmt.Errorf("%w %q", ErrAddress, clean(s, maxField))
+	if len(addr) > maxAddress {
+		return "", fmt.Errorf("%w %q: too long", ErrAddress, clean(s, maxField))
 	}
 	return addr, nil
+}
+
+// isDotAtom reports whether s is a dot-atom-text of RFC 5322, section 3.2.3.
+func isDotAtom(s string) bool {
+	for atom := range strings.SplitSeq(s, ".") {
+		for i := range len(atom) {
+			switch c := atom[i]; {
+			case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
+			case strings.IndexByte("!#$%&'*+-/=?^_`{|}~", c) >= 0:
+			default:
+				return false
+			}
+		}
+		if atom == "" {
+			return false
+		}
+	}
+	return true
 }

@@ -3,6 +3,7 @@ package schema
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -52,7 +53,8 @@ var ErrSession = errors.New("schema: malformed session")
 // Canonical is the form of s in which equal things are equal: names in A-labels
 // and lower case, addresses in RFC 5952 form, TLSA records sorted, an absent
 // policy domain filled in, EHLO text cut to the host name, invalid UTF-8
-// replaced, lengths bounded. It shares no memory with s. The error is
+// replaced, lengths bounded, each fault of a result once. The canonical form of
+// a canonical form is the same. It shares no slice with s. The error is
 // [ErrSession].
 func (s Session) Canonical() (Session, error) {
 	domain, err := ParseDomain(s.Domain)
@@ -65,22 +67,43 @@ func (s Session) Canonical() (Session, error) {
 	c := Session{
 		Time:    s.Time,
 		Domain:  domain,
-		Record:  clean(s.Record, maxRecord),
+		Record:  canonicalRecord(s.Record),
 		Results: make([]Result, len(s.Results)),
 	}
 	for i, r := range s.Results {
-		if !r.Policy.Type.Known() {
-			return Session{}, fmt.Errorf("%w: unknown policy type %q", ErrSession, clean(string(r.Policy.Type), 40))
-		}
-		if len(r.Details) > maxDetails {
-			return Session{}, fmt.Errorf("%w: %d failure details, want at most %d", ErrSession, len(r.Details), maxDetails)
-		}
-		c.Results[i] = Result{Policy: r.Policy.canonical(domain), Failed: r.Failed}
-		for _, f := range r.Details {
-			c.Results[i].Details = append(c.Results[i].Details, f.canonical())
+		if c.Results[i], err = r.canonical(domain); err != nil {
+			return Session{}, err
 		}
 	}
 	return c, nil
+}
+
+// canonical is r as it is counted. domain is the recipient domain. The error is
+// [ErrSession].
+func (r Result) canonical(domain string) (Result, error) {
+	if !r.Policy.Type.Known() {
+		return Result{}, fmt.Errorf("%w: unknown policy type %q", ErrSession, clean(string(r.Policy.Type), 40))
+	}
+	if len(r.Details) > maxDetails {
+		return Result{}, fmt.Errorf("%w: %d failure details, want at most %d", ErrSession, len(r.Details), maxDetails)
+	}
+	c := Result{Policy: r.Policy.canonical(domain), Failed: r.Failed}
+	for _, f := range r.Details {
+		// A count of failed sessions counts this one once.
+		if f = f.canonical(); !slices.Contains(c.Details, f) {
+			c.Details = append(c.Details, f)
+		}
+	}
+	return c, nil
+}
+
+// canonicalRecord is the text of a TLSRPT record. A part of one might lead
+// somewhere else, so what is too long is as if nobody had looked.
+func canonicalRecord(txt string) string {
+	if len(txt) > maxRecord {
+		return ""
+	}
+	return clean(txt, maxRecord)
 }
 
 // Count says how often one policy of one domain was seen on one day. It is what
