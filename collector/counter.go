@@ -1,0 +1,254 @@
+package collector
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/tlsrpt-agent/tlsrpt-agent/schema"
+)
+
+// CounterOptions are the bounds of a [Counter]. The zero value of each is its
+// default.
+type CounterOptions struct {
+	Interval time.Duration // how long a session waits for its commit at most; 1 s
+	MaxKeys  int           // distinct keys that cause a commit at once; 10,000
+	MaxHeld  int           // distinct keys that are held while commits fail; 200,000
+	Grace    time.Duration // for the last commits, after the end of Run's context; 10 s
+	Logger   *slog.Logger  // nil discards
+}
+
+const (
+	// Keys hold texts of strangers, up to 64 KiB of policy each, so their bytes
+	// are bounded beside their number.
+	maxKeyBytes  = 8 << 20  // cause a commit at once
+	maxHeldBytes = 96 << 20 // are held while commits fail
+
+	firstBackoff = 100 * time.Millisecond
+	lastBackoff  = 30 * time.Second
+
+	lossLogInterval = time.Minute
+)
+
+// Counter gathers sessions in memory and commits their counts to a Sink. It
+// serves sources that cannot be asked to repeat themselves: counts are exact, a
+// failed commit keeps them and is tried again, and who adds a session never
+// waits for the disk. All methods are safe for concurrent use.
+//
+// A key is one policy of one domain and record on one day, or one kind of
+// failure of it. What would exceed the bound on held keys is lost, a session
+// whole or not at all, and is counted as lost.
+type Counter struct {
+	sink    Sink
+	source  string
+	options CounterOptions
+
+	wake    chan struct{} // capacity 1: the batch got its first session, or is full
+	writing chan struct{} // capacity 1: held by who takes a batch to the sink
+
+	mu       sync.Mutex // held for moments only, never while the sink works
+	batch    *batch     // takes sessions
+	taken    *batch     // is with the sink, and must not change; nil if none is
+	spare    *batch     // an empty one, to be used again; nil if there is none
+	stats    Stats
+	lossTold time.Time // when a loss was last logged
+}
+
+// Stats says what became of sessions and of batches since the start.
+type Stats struct {
+	Counted   int64 // sessions
+	Committed int64 // sessions, of Counted
+	Lost      int64 // sessions that no room was left for, or that the last commit failed for
+	Commits   int64 // batches
+	Failed    int64 // commits that failed
+}
+
+// NewCounter is a Counter whose counts reach sink under the name source while
+// [Counter.Run] runs.
+func NewCounter(sink Sink, source string, o CounterOptions) *Counter {
+	o.Interval = cmp.Or(o.Interval, time.Second)
+	o.MaxKeys = cmp.Or(o.MaxKeys, 10_000)
+	o.MaxHeld = cmp.Or(o.MaxHeld, 200_000)
+	o.Grace = cmp.Or(o.Grace, 10*time.Second)
+	o.Logger = cmp.Or(o.Logger, slog.New(slog.DiscardHandler))
+	return &Counter{
+		sink: sink, source: source, options: o,
+		wake:    make(chan struct{}, 1),
+		writing: make(chan struct{}, 1),
+		batch:   newBatch(),
+	}
+}
+
+// Add counts s, which must be in canonical form, on day. What s says about time
+// is ignored.
+func (c *Counter) Add(day schema.Day, s schema.Session) { c.Tally(day, s).Add() }
+
+// Stats is a snapshot.
+func (c *Counter) Stats() Stats {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.stats
+}
+
+// Run commits until ctx ends, then commits the rest. Whoever adds sessions
+// should have stopped by then. The error says how many sessions could not be
+// committed within the grace and are lost.
+func (c *Counter) Run(ctx context.Context) error {
+	done := make(chan error, 1)
+	go func() {
+		// Receiving matters more than writing. The thread is never unlocked, so
+		// it ends with this goroutine and takes its low priority with it.
+		runtime.LockOSThread()
+		lowerPriority()
+		done <- c.write(ctx)
+	}()
+	return <-done
+}
+
+// write is Run on a thread of its own.
+func (c *Counter) write(ctx context.Context) error {
+	// A commit under way is not cut off by the end of ctx: the grace applies.
+	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(c.options.Grace, cancel) })()
+
+	var backoff time.Duration // 0 unless the last commit failed
+	for c.await(ctx, backoff) {
+		backoff = c.attempt(work, backoff)
+	}
+	for {
+		err := c.Flush(work)
+		if err == nil {
+			return nil
+		}
+		backoff = nextBackoff(backoff)
+		select {
+		case <-time.After(backoff):
+		case <-work.Done():
+			return c.abandon(err)
+		}
+	}
+}
+
+// await returns when it is time for a commit. It is false once ctx has ended.
+func (c *Counter) await(ctx context.Context, backoff time.Duration) bool {
+	retry := time.Now().Add(backoff)
+	for {
+		due, waiting := c.due()
+		if backoff > 0 {
+			due, waiting = retry, true
+		}
+		var timer <-chan time.Time
+		if waiting {
+			timer = time.After(time.Until(due))
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case <-timer:
+			return true
+		case <-c.wake:
+		}
+	}
+}
+
+// due is when the batch must be committed; waiting is false if it is empty.
+func (c *Counter) due() (t time.Time, waiting bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch b := c.batch; {
+	case b.sessions == 0:
+		return time.Time{}, false
+	case c.full():
+		return b.since, true
+	default:
+		return b.since.Add(c.options.Interval), true
+	}
+}
+
+// attempt commits once. It returns how long to wait before the next attempt if
+// this one failed after a wait of backoff, else 0.
+func (c *Counter) attempt(ctx context.Context, backoff time.Duration) time.Duration {
+	err := c.Flush(ctx)
+	if err == nil {
+		if backoff > 0 {
+			c.options.Logger.Info("commits work again", "source", c.source)
+		}
+		return 0
+	}
+	backoff = nextBackoff(backoff)
+	c.options.Logger.Error("commit failed, its counts are kept", "source", c.source, "error", err, "retry", backoff)
+	return backoff
+}
+
+func nextBackoff(d time.Duration) time.Duration {
+	return min(max(2*d, firstBackoff), lastBackoff)
+}
+
+// Flush commits all that was added before the call. After an error the counts
+// are kept, for Run or another Flush to commit.
+func (c *Counter) Flush(ctx context.Context) error {
+	select {
+	case c.writing <- struct{}{}:
+		defer func() { <-c.writing }()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	b := c.take()
+	if b == nil {
+		return nil
+	}
+	err := c.sink.Record(ctx, c.source, nil, b.counts())
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.taken = nil
+	if err != nil {
+		c.giveBack(b)
+		c.stats.Failed++
+		return fmt.Errorf("collector: committing counts of %s: %w", c.source, err)
+	}
+	c.stats.Commits++
+	c.stats.Committed += b.sessions
+	if b.keys < 2*c.options.MaxKeys { // not what an outage has blown up
+		c.spare = b
+	}
+	return nil
+}
+
+// take puts an empty batch in the place of the present one, or returns nil if
+// that is empty itself.
+func (c *Counter) take() *batch {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.batch.sessions == 0 {
+		return nil
+	}
+	c.taken, c.batch, c.spare = c.batch, c.spare, nil
+	if c.batch == nil {
+		c.batch = newBatch()
+	}
+	c.batch.reset(c.taken.id + 1)
+	return c.taken
+}
+
+// giveBack makes b, whose commit failed, the present batch again, with what was
+// added meanwhile. It goes this way round because b may be the larger by far.
+func (c *Counter) giveBack(b *batch) {
+	b.merge(c.batch)
+	b.id = c.batch.id + 1
+	c.batch = b
+}
+
+// abandon gives up what is still held, and says how much.
+func (c *Counter) abandon(cause error) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	lost := c.batch.sessions
+	c.stats.Lost += lost
+	c.batch.reset(c.batch.id + 1)
+	return fmt.Errorf("collector: %d sessions of %s are lost: %w", lost, c.source, cause)
+}
