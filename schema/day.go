@@ -37,7 +37,7 @@ func (d Day) Start() time.Time { return time.Unix(int64(d)*secondsPerDay, 0).UTC
 // RFC 8460, section 4.1, speaks of 00:00 to 24:00. The example in Appendix B,
 // Google and Microsoft end at 23:59:59, others at the next midnight, which some
 // receivers take for a second day. The last second is what we send.
-func (d Day) End() time.Time { return (d + 1).Start().Add(-time.Second) }
+func (d Day) End() time.Time { return d.Start().Add((secondsPerDay - 1) * time.Second) }
 
 // String is the form "2026-11-22".
 func (d Day) String() string { return d.Start().Format(time.DateOnly) }

@@ -110,15 +110,20 @@ func jsonSize(s string) int {
 	return len(s) + strings.Count(s, `"`) + strings.Count(s, `\`) + len("\n            \"\",")
 }
 
+// canonicalHosts is those of hosts that are mx patterns. RFC 8460, section 4.4,
+// demands A-labels, which the others do not have; the policy text shows them.
 func canonicalHosts(hosts []string) []string {
 	if len(hosts) == 0 {
 		return nil
 	}
-	var out []string
-	for _, h := range hosts[:min(len(hosts), maxMXHosts)] {
-		if h = cleanHost(h); h != "" {
+	out := make([]string, 0, min(len(hosts), maxMXHosts))
+	for _, h := range hosts {
+		if h, ok := parsePattern(strings.TrimSpace(h)); ok && len(out) < maxMXHosts {
 			out = append(out, h)
 		}
+	}
+	if len(out) == 0 {
+		return nil
 	}
 	return out
 }

@@ -67,6 +67,9 @@ func parseRUA(uri string) (RUA, error) {
 func parseMailto(rest string) (RUA, error) {
 	to, _, _ := strings.Cut(rest, "#")
 	to, _, _ = strings.Cut(to, "?")
+	if strings.HasPrefix(to, "//") {
+		return "", errors.New("a mailto URI has no slashes")
+	}
 	addr, err := url.PathUnescape(to)
 	if err != nil {
 		return "", errors.New("bad percent-encoding")

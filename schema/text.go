@@ -30,8 +30,9 @@ const maxUnicodeName = 1024
 func ParseDomain(s string) (string, error) {
 	name := s
 	if !isASCII(name) {
-		if len(name) > maxUnicodeName {
-			return "", fmt.Errorf("%w %q: too long", ErrDomain, clean(s, 80))
+		// The replacement character also stands for invalid UTF-8.
+		if len(name) > maxUnicodeName || strings.ContainsRune(name, utf8.RuneError) {
+			return "", fmt.Errorf("%w %q", ErrDomain, clean(s, 80))
 		}
 		a, err := idnaProfile.ToASCII(name)
 		if err != nil {

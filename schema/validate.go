@@ -77,14 +77,16 @@ func (f *Faults) policy(field string, p *Policy) {
 	}
 	size := 0
 	for i, s := range p.Strings {
-		f.text(fmt.Sprintf("%s.policy-string[%d]", field, i), s, maxPolicyLine)
+		f.name(fmt.Sprintf("%s.policy-string[%d]", field, i), s, maxPolicyLine)
 		size += jsonSize(s)
 	}
 	if size > maxPolicyText {
 		f.add(field+".policy-string", ownBound, "%d bytes, more than %d", size, maxPolicyText)
 	}
 	for i, s := range p.MXHosts {
-		f.text(fmt.Sprintf("%s.mx-host[%d]", field, i), s, maxField)
+		if h, ok := parsePattern(s); !ok || h != lowerASCII(s) {
+			f.add(fmt.Sprintf("%s.mx-host[%d]", field, i), rfc8460Policy, "%q is not a host name in A-labels", clean(s, maxField))
+		}
 	}
 	if n := len(p.MXHosts); n > maxMXHosts {
 		f.add(field+".mx-host", ownBound, "%d patterns, more than %d", n, maxMXHosts)
