@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -205,9 +206,24 @@ func addIPv6(addrs ...netip.Addr) error {
 			index  int32
 		}{a.As16(), 128, 1}
 		_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCSIFADDR, uintptr(unsafe.Pointer(&req)))
-		if errno != 0 && errno != unix.EACCES { // EACCES: switched off by sysctl
+		if errno == unix.EACCES {
+			return nil // switched off by sysctl
+		}
+		if errno != 0 {
 			return fmt.Errorf("adding %s: %w", a, errno)
+		}
+		// The kernel looks for duplicates, even here, before it lets one bind.
+		if !poll(func() bool { return canBind(a) }) {
+			return fmt.Errorf("%s stays tentative", a)
 		}
 	}
 	return nil
+}
+
+func canBind(a netip.Addr) bool {
+	c, err := net.ListenPacket("udp", netip.AddrPortFrom(a, 0).String())
+	if err == nil {
+		c.Close()
+	}
+	return err == nil
 }

@@ -61,8 +61,12 @@ func TestInside(t *testing.T) {
 	if !InNamespace(t) {
 		return
 	}
-	for _, addr := range []string{"192.0.2.1:25", "192.0.2.254:25", "127.0.0.53:53", SenderIP.String() + ":0"} {
-		l, err := net.Listen("tcp4", addr)
+	addrs := []string{"192.0.2.1:25", "192.0.2.254:25", "127.0.0.53:53", SenderIP.String() + ":0"}
+	if has, _ := os.ReadFile("/proc/net/if_inet6"); len(has) > 0 {
+		addrs = append(addrs, "["+SenderIP6.String()+"]:0", "["+ReceiverIP6.String()+"]:25")
+	}
+	for _, addr := range addrs {
+		l, err := net.Listen("tcp", addr)
 		if err != nil {
 			t.Error(err)
 			continue
