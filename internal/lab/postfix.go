@@ -160,7 +160,7 @@ func (p *Postfix) command(name string, args ...string) ([]byte, error) {
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: filepath.Dir(p.dir)}
 	// A file, because daemons keep their output open: a pipe would never end.
-	out, err := os.CreateTemp("", "lab")
+	out, err := os.CreateTemp(p.dir, "output")
 	check(p.t, err)
 	defer os.Remove(out.Name())
 	defer out.Close()
