@@ -160,8 +160,24 @@ func canonicalSTS(s string) string {
 // policies are equal if and only if their texts are.
 type PolicyText string
 
-// Text is the PolicyText of p, which must be in canonical form.
-func (p Policy) Text() PolicyText { return PolicyText(marshal(p)) }
+// Text is the PolicyText of p, which must be in canonical form. It is written
+// by hand because every session needs one.
+func (p Policy) Text() PolicyText {
+	b := make([]byte, 0, 256)
+	b = append(b, `{"policy-type":`...)
+	b = appendString(b, string(p.Type))
+	if len(p.Strings) > 0 {
+		b = append(b, `,"policy-string":`...)
+		b = appendStrings(b, p.Strings)
+	}
+	b = append(b, `,"policy-domain":`...)
+	b = appendString(b, p.Domain)
+	if len(p.MXHosts) > 0 {
+		b = append(b, `,"mx-host":`...)
+		b = appendStrings(b, p.MXHosts)
+	}
+	return PolicyText(append(b, '}'))
+}
 
 // Policy is the policy that t is the text of.
 func (t PolicyText) Policy() (p Policy, err error) {

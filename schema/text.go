@@ -238,3 +238,23 @@ func marshal(v any) []byte {
 	}
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
 }
+
+// appendStrings appends the JSON of list.
+func appendStrings(b []byte, list []string) []byte {
+	sep := byte('[')
+	for _, s := range list {
+		b = appendString(append(b, sep), s)
+		sep = ','
+	}
+	return append(b, ']')
+}
+
+// appendString appends the JSON of s.
+func appendString(b []byte, s string) []byte {
+	if !isPrintableASCII(s) || strings.ContainsAny(s, `"\`) {
+		return append(b, marshal(s)...)
+	}
+	b = append(b, '"')
+	b = append(b, s...)
+	return append(b, '"')
+}

@@ -48,7 +48,7 @@ func (f *Faults) reportID(id string) {
 func (f *Faults) dateRange(r DateRange) {
 	f.timestamp("date-range.start-datetime", r.Start)
 	f.timestamp("date-range.end-datetime", r.End)
-	if r.End.Before(r.Start.Time) {
+	if !r.End.IsZero() && r.End.Before(r.Start.Time) {
 		f.add("date-range", rfc8460Policy, "it ends before it begins")
 	}
 }
