@@ -1,0 +1,309 @@
+package submitter
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/emersion/go-sasl"
+	"github.com/emersion/go-smtp"
+
+	"github.com/tlsrpt-agent/tlsrpt-agent/schema"
+)
+
+// ErrRelay means that the address of a relay cannot be used.
+var ErrRelay = errors.New("submitter: malformed relay")
+
+// RelayOptions are what the address of a relay does not say. The zero value is
+// ready.
+type RelayOptions struct {
+	// HELO is the name in EHLO; "" means the name of the host.
+	HELO string
+
+	// RootCAs verify the relay; nil means those of the system.
+	RootCAs *x509.CertPool
+
+	// Dialer connects to the relay; nil means a [net.Dialer]. The operator chose
+	// the relay, so it may be private.
+	Dialer Dialer
+
+	// Timeout is how long the relay has for one reply; 0 means 5 min (RFC 5321,
+	// section 4.5.3.2), and what is left of the attempt after the message.
+	Timeout time.Duration
+}
+
+// Relay hands mail to one server. It is safe for concurrent use; every message
+// has a connection of its own.
+type Relay struct {
+	scheme   string // smtp, submission or smtps
+	host     string
+	addr     string // host:port
+	user     string
+	password string
+	helo     string
+	roots    *x509.CertPool
+	dialer   Dialer
+	timeout  time.Duration
+}
+
+const defaultSMTPTimeout = 5 * time.Minute
+
+var relayPorts = map[string]string{"smtp": "25", "submission": "587", "smtps": "465"}
+
+// ParseRelay reads the address of a relay:
+//
+//	smtp://host:25              no authentication; on another host STARTTLS where
+//	                            it is offered, unverified
+//	submission://user@host:587  STARTTLS, verified
+//	smtps://user@host:465       TLS, verified
+//
+// The port may be left out. The password is never part of the address; it and
+// user go together. The error is [ErrRelay] and never quotes a password.
+func ParseRelay(address, password string, o RelayOptions) (*Relay, error) {
+	fault := func(why string) (*Relay, error) { return nil, fmt.Errorf("%w: %s", ErrRelay, why) }
+	u, err := url.Parse(address)
+	if err != nil || u.Opaque != "" {
+		return fault("not of the form smtp://host:25") // err quotes all of it
+	}
+	port, ok := relayPorts[u.Scheme]
+	if !ok {
+		return fault("want smtp://, submission:// or smtps://")
+	}
+	user := u.User.Username()
+	_, inURL := u.User.Password()
+	switch {
+	case inURL:
+		return fault("the password does not belong into the address")
+	case u.Hostname() == "" || u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "":
+		return fault("want a host, perhaps a port, and nothing after it")
+	case u.Scheme == "smtp" && (user != "" || password != ""):
+		return fault("smtp:// does not authenticate: use submission:// or smtps://")
+	case (user == "") != (password == ""):
+		return fault("a user and a password go together")
+	}
+	if n, err := strconv.ParseUint(cmp.Or(u.Port(), port), 10, 16); err != nil || n == 0 {
+		return fault("no such port")
+	}
+	helo, err := heloName(o.HELO)
+	if err != nil {
+		return nil, err
+	}
+	r := &Relay{
+		scheme: u.Scheme, host: u.Hostname(), addr: net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), port)),
+		user: user, password: password, helo: helo,
+		roots: o.RootCAs, dialer: o.Dialer, timeout: cmp.Or(o.Timeout, defaultSMTPTimeout),
+	}
+	if r.dialer == nil {
+		r.dialer = &net.Dialer{Timeout: connectTimeout}
+	}
+	return r, nil
+}
+
+// heloName is the name for EHLO. A host whose name is none of the DNS still has
+// to send mail.
+func heloName(name string) (string, error) {
+	if name != "" {
+		helo, err := schema.ParseDomain(name)
+		if err != nil {
+			return "", fmt.Errorf("submitter: malformed HELO name: %w", err)
+		}
+		return helo, nil
+	}
+	host, _ := os.Hostname()
+	if helo, err := schema.ParseDomain(host); err == nil {
+		return helo, nil
+	}
+	return "localhost", nil
+}
+
+// String is the address of r without user.
+func (r *Relay) String() string { return r.scheme + "://" + r.addr }
+
+// Mail hands over one message. The error is an [*Error]: permanent only if the
+// relay says that the recipient's address does not exist, otherwise temporary
+// and [Error.Ours].
+func (r *Relay) Mail(ctx context.Context, from, to string, message []byte) error {
+	ctx, cancel := context.WithTimeout(ctx, AttemptTimeout)
+	defer cancel()
+	err := r.send(ctx, from, to, message, true)
+	if r.scheme == "smtp" && errors.Is(err, errHandshake) {
+		// A report is to arrive although TLS is broken (RFC 8460, section 3).
+		err = r.send(ctx, from, to, message, false)
+	}
+	if err != nil {
+		return r.refusal(ctx, err)
+	}
+	return nil
+}
+
+// rcptError is a refusal of the recipient.
+type rcptError struct{ error }
+
+func (e rcptError) Unwrap() error { return e.error }
+
+// authError is a refusal of the user. What the relay says is left out: it may
+// repeat what it was sent.
+type authError struct{ error }
+
+func (e authError) Unwrap() error { return e.error }
+
+// refusal is err as an Error. It keeps the text of err alone, without what may
+// be secret in it.
+func (r *Relay) refusal(ctx context.Context, err error) *Error {
+	e := &Error{Temporary: true, Ours: true}
+	reply, replied := errors.AsType[*smtp.SMTPError](err)
+	_, atAuth := errors.AsType[authError](err)
+	_, atRCPT := errors.AsType[rcptError](err)
+	switch {
+	case ctx.Err() != nil:
+		e.Err = fmt.Errorf("relay %s: %w", r, context.Cause(ctx))
+	case replied && atAuth:
+		e.Err = fmt.Errorf("relay %s refused user and password", r)
+		e.Reply = replyCode(reply)
+	case atAuth:
+		e.Err = fmt.Errorf("relay %s broke off the authentication", r)
+	case replied:
+		e.Err = fmt.Errorf("relay %s refused", r)
+		e.Reply = printable(r.redact(replyCode(reply)+" "+reply.Message), maxReply)
+		if atRCPT && noSuchRecipient(reply) {
+			e.Temporary, e.Ours = false, false
+		}
+	default:
+		e.Err = fmt.Errorf("relay %s: %s", r, printable(r.redact(err.Error()), maxReply))
+	}
+	return e
+}
+
+// replyCode is "550 5.1.1", or "550" where there is no enhanced code.
+func replyCode(reply *smtp.SMTPError) string {
+	code := fmt.Sprint(reply.Code)
+	if c := reply.EnhancedCode; c[0] > 0 {
+		code += fmt.Sprintf(" %d.%d.%d", c[0], c[1], c[2])
+	}
+	return code
+}
+
+// noSuchRecipient reports whether a refusal at RCPT is about the recipient's
+// address (RFC 3463, section 3.2). Of 5.1.x, servers say 5.1.0, 5.1.7 and 5.1.8
+// at RCPT about the sender, which is ours.
+func noSuchRecipient(reply *smtp.SMTPError) bool {
+	c := reply.EnhancedCode
+	if reply.Code < 500 || c[0] != 5 || c[1] != 1 {
+		return false
+	}
+	switch c[2] {
+	case 1, 2, 3, 4, 5, 6, 10:
+		return true
+	}
+	return false
+}
+
+// redact takes the password out of s, as it is and as it is sent.
+func (r *Relay) redact(s string) string {
+	if r.password == "" {
+		return s
+	}
+	plain := "\x00" + r.user + "\x00" + r.password
+	for _, secret := range []string{plain, r.password} {
+		s = strings.ReplaceAll(s, base64.StdEncoding.EncodeToString([]byte(secret)), "***")
+	}
+	return strings.ReplaceAll(s, r.password, "***")
+}
+
+// send makes one connection and hands over the message.
+func (r *Relay) send(ctx context.Context, from, to string, message []byte, useTLS bool) error {
+	raw, err := r.dialer.DialContext(ctx, "tcp", r.addr)
+	if err != nil {
+		return err
+	}
+	conn := newSMTPConn(ctx, raw, r.timeout)
+	defer conn.Close()
+	secured, err := r.secure(ctx, conn, useTLS)
+	if err != nil {
+		return err
+	}
+	c := smtp.NewClient(secured)
+	defer c.Close()
+	if err := c.Hello(r.helo); err != nil {
+		return err
+	}
+	if err := r.authenticate(c); err != nil {
+		return err
+	}
+	if err := c.Mail(from, &smtp.MailOptions{Size: int64(len(message))}); err != nil {
+		return err
+	}
+	if err := c.Rcpt(to, nil); err != nil {
+		return rcptError{err}
+	}
+	return r.data(c, conn, message)
+}
+
+func (r *Relay) data(c *smtp.Client, conn *smtpConn, message []byte) error {
+	w, err := c.Data()
+	if err != nil {
+		return err
+	}
+	if _, err := w.Write(message); err != nil {
+		return err
+	}
+	// To give up too early doubles the message: the relay may have it already.
+	conn.patience.Store(int64(AttemptTimeout))
+	if err := w.Close(); err != nil {
+		return err
+	}
+	conn.patience.Store(int64(quitTimeout))
+	c.Quit() // the message is theirs, whatever the answer
+	return nil
+}
+
+// secure is conn with the TLS that the scheme demands. With smtp:// it is asked
+// for on other hosts, and where it is offered.
+func (r *Relay) secure(ctx context.Context, conn *smtpConn, useTLS bool) (net.Conn, error) {
+	verified := &tls.Config{ServerName: r.host, RootCAs: r.roots}
+	switch {
+	case r.scheme == "smtps":
+		return handshake(ctx, conn, verified)
+	case r.scheme == "submission":
+		return startTLS(ctx, conn, r.helo, verified, true)
+	case useTLS && !isLoopback(conn.RemoteAddr()):
+		return startTLS(ctx, conn, r.helo, &tls.Config{ServerName: r.host, InsecureSkipVerify: true}, false)
+	}
+	return conn, nil
+}
+
+// authenticate gives the password, which only submission:// and smtps:// have,
+// and so only over verified TLS.
+func (r *Relay) authenticate(c *smtp.Client) error {
+	if r.user == "" {
+		return nil
+	}
+	_, offered := c.Extension("AUTH")
+	mechanisms := strings.Fields(strings.ToUpper(offered))
+	var client sasl.Client
+	for _, m := range mechanisms {
+		switch {
+		case m == sasl.Plain:
+			client = sasl.NewPlainClient("", r.user, r.password)
+		case m == sasl.Login && client == nil:
+			client = sasl.NewLoginClient(r.user, r.password)
+		}
+	}
+	if client == nil {
+		return fmt.Errorf("it offers neither AUTH PLAIN nor AUTH LOGIN, but %q", printable(offered, 80))
+	}
+	if err := c.Auth(client); err != nil {
+		return authError{err}
+	}
+	return nil
+}

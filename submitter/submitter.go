@@ -1,0 +1,211 @@
+package submitter
+
+import (
+	"cmp"
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/tlsrpt-agent/tlsrpt-agent/internal/resolve"
+	"github.com/tlsrpt-agent/tlsrpt-agent/schema"
+)
+
+// AttemptTimeout bounds one attempt as a whole unless [Submitter.Timeout] says
+// otherwise. A caller that leases deliveries does so for longer.
+const AttemptTimeout = 10 * time.Minute
+
+// recordPrefix is below which name of a domain its TLSRPT record is (RFC 8460,
+// section 3).
+const recordPrefix = "_smtp._tls."
+
+// TXTResolver looks up TXT records, the strings of each joined. A [net.Resolver]
+// is one.
+type TXTResolver interface {
+	LookupTXT(ctx context.Context, name string) ([]string, error)
+}
+
+// AddressResolver looks up the addresses of a host, as [net.Resolver] does.
+type AddressResolver interface {
+	LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error)
+}
+
+// Dialer opens connections, as [net.Dialer] does.
+type Dialer interface {
+	DialContext(ctx context.Context, network, addr string) (net.Conn, error)
+}
+
+// Mailer takes a message for delivery. Its error is an [Error] where it knows
+// more than that it failed.
+type Mailer interface {
+	// Mail hands over one message with CRLF line ends; from and to are the
+	// envelope. After nil the message is somebody else's.
+	Mail(ctx context.Context, from, to string, message []byte) error
+}
+
+// Submitter makes single attempts to deliver reports. The zero value looks up
+// records at the servers of /etc/resolv.conf and uploads by HTTPS, unsigned; it
+// has nothing to send mail by. It is safe for concurrent use; its fields must
+// not change after the first use.
+type Submitter struct {
+	// Resolver looks up TLSRPT records; nil asks the servers of /etc/resolv.conf.
+	Resolver TXTResolver
+
+	// Addresses looks up the hosts of https destinations; nil means the system's
+	// resolver.
+	Addresses AddressResolver
+
+	// Keys sign: each one every message, in this order, RSA first; the first
+	// Ed25519 one, or else the first, every upload. They must be of the submitter.
+	Keys []*Key
+
+	// ExternalDKIM says that the relay signs. Without it, and without Keys, mail
+	// is not sent: receivers must ignore a report without signature (RFC 8460,
+	// section 3).
+	ExternalDKIM bool
+
+	// Mail takes reports for mailto destinations; nil refuses them.
+	Mail Mailer
+
+	// Dialer connects to https destinations; nil dials public addresses only.
+	Dialer Dialer
+
+	// AllowPrivate lets a nil Dialer connect to private addresses. For tests.
+	AllowPrivate bool
+
+	// RootCAs verify https destinations; nil means those of the system.
+	RootCAs *x509.CertPool
+
+	// RetryInsecure uploads a second time, unverified, where the certificate is
+	// not valid.
+	RetryInsecure bool
+
+	// Version goes into User-Agent; "" leaves it out.
+	Version string
+
+	// Timeout bounds one attempt; 0 means AttemptTimeout.
+	Timeout time.Duration
+
+	once               sync.Once
+	verified, insecure *http.Client
+}
+
+// Discover looks up and reads the TLSRPT record of domain. text is the record
+// as it is, also where it is malformed.
+//
+// The error is [schema.ErrNoRecord], [schema.ErrManyRecords] or
+// [schema.ErrRecord]: nothing can be delivered. Or it is temporary, see
+// [IsTemporary]: nothing is known.
+func (s *Submitter) Discover(ctx context.Context, domain string) (text string, rec schema.Record, err error) {
+	defer recovered(&err, "")
+	d, err := schema.ParseDomain(domain)
+	if err != nil {
+		return "", schema.Record{}, err
+	}
+	txts, err := s.lookupTXT(ctx, recordPrefix+d)
+	if err != nil {
+		return "", schema.Record{}, err
+	}
+	if text, err = schema.SelectRecord(txts); err != nil {
+		return "", schema.Record{}, err
+	}
+	rec, err = schema.ParseRecord(text)
+	return text, rec, err
+}
+
+func (s *Submitter) lookupTXT(ctx context.Context, name string) ([]string, error) {
+	r := s.Resolver
+	if r == nil {
+		r = (*resolve.Resolver)(nil)
+	}
+	txts, err := r.LookupTXT(ctx, name)
+	if dnsErr, ok := errors.AsType[*net.DNSError](err); ok && dnsErr.IsNotFound || errors.Is(err, resolve.ErrNotFound) {
+		return nil, schema.ErrNoRecord
+	}
+	if err != nil {
+		return nil, &Error{Temporary: true, Err: err}
+	}
+	return txts, nil
+}
+
+// Submit makes one attempt to deliver p to rua. After nil the destination, or
+// the relay, has taken it. The error is an [*Error].
+func (s *Submitter) Submit(ctx context.Context, p Parcel, rua schema.RUA) (err error) {
+	defer recovered(&err, rua)
+	ctx, cancel := context.WithTimeout(ctx, cmp.Or(s.Timeout, AttemptTimeout))
+	defer cancel()
+	if err := p.check(); err != nil {
+		return &Error{RUA: rua, Err: err}
+	}
+	if c, err := schema.ParseRUA(string(rua)); err != nil || c != rua {
+		return &Error{RUA: rua, Err: schema.ErrRUA}
+	}
+	if err := s.checkKeys(&p); err != nil {
+		return &Error{RUA: rua, Err: err}
+	}
+	if rua.Scheme() == "https" {
+		return s.post(ctx, &p, rua)
+	}
+	return s.mail(ctx, &p, rua)
+}
+
+// checkKeys refuses what no receiver would accept: a signature by a domain
+// other than the submitter.
+func (s *Submitter) checkKeys(p *Parcel) error {
+	for _, k := range s.Keys {
+		if k.domain != p.Submitter {
+			return fmt.Errorf("%w: key %s cannot sign for %s", ErrKey, k.Name(), p.Submitter)
+		}
+	}
+	return nil
+}
+
+func (s *Submitter) mail(ctx context.Context, p *Parcel, rua schema.RUA) error {
+	if s.Mail == nil {
+		return &Error{RUA: rua, Err: fmt.Errorf("%w for mail is configured", ErrNoTransport)}
+	}
+	msg, err := s.Message(*p, rua)
+	if err != nil {
+		return &Error{RUA: rua, Err: err}
+	}
+	if err := s.Mail.Mail(ctx, p.Envelope(), rua.Address(), msg); err != nil {
+		return asError(rua, err)
+	}
+	return nil
+}
+
+// Message is the message to a mailto destination, signed, as an attempt would
+// send it now.
+func (s *Submitter) Message(p Parcel, rua schema.RUA) ([]byte, error) {
+	if len(s.Keys) == 0 && !s.ExternalDKIM {
+		return nil, fmt.Errorf("%w: nobody signs the mail", ErrNoTransport)
+	}
+	if err := s.checkKeys(&p); err != nil {
+		return nil, err
+	}
+	msg, err := p.Message(rua.Address())
+	if err != nil {
+		return nil, err
+	}
+	return sign(msg, s.Keys)
+}
+
+// Close closes idle connections. s can be used again.
+func (s *Submitter) Close() {
+	s.once.Do(s.newClients)
+	s.verified.CloseIdleConnections()
+	s.insecure.CloseIdleConnections()
+}
+
+// recovered turns a panic into an error: one report must not end all others. It
+// may be the fault of a moment, so it is temporary.
+func recovered(err *error, rua schema.RUA) {
+	if v := recover(); v != nil {
+		*err = &Error{RUA: rua, Temporary: true, Err: fmt.Errorf("panic: %v", v)}
+	}
+}
