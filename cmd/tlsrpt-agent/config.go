@@ -1,0 +1,270 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/pelletier/go-toml/v2"
+
+	"github.com/tlsrpt-agent/tlsrpt-agent/agent"
+)
+
+// defaultConfig is read where no file is named; it need not exist.
+const defaultConfig = "/etc/tlsrpt-agent/config.toml"
+
+// config is the configuration file. The doc tags make the page of settings.
+type config struct {
+	Organization organizationConfig `toml:"organization"`
+	Store        storeConfig        `toml:"store"`
+	Source       sourceConfig       `toml:"source"`
+	DNS          dnsConfig          `toml:"dns"`
+	Submit       submitConfig       `toml:"submit"`
+	Mail         mailConfig         `toml:"mail"`
+	DKIM         dkimConfig         `toml:"dkim"`
+	HTTPS        httpsConfig        `toml:"https"`
+}
+
+type organizationConfig struct {
+	Name    string `toml:"name" doc:"The organization-name of every report. Empty: the domain of contact."`
+	Contact string `toml:"contact" doc:"The contact-info of every report, a mail address; its domain is the submitter. Empty: sessions are counted, nothing is sent."`
+}
+
+type storeConfig struct {
+	Path string   `toml:"path" doc:"The SQLite file. Its directory is made if missing."`
+	Keep duration `toml:"keep" doc:"How long counts and reports are kept."`
+}
+
+type sourceConfig struct {
+	Libtlsrpt []libtlsrptConfig `toml:"libtlsrpt"`
+}
+
+type libtlsrptConfig struct {
+	Socket    string `toml:"socket" doc:"The datagram socket that Postfix >= 3.10 sends to; smtp_tlsrpt_socket_name names the same file. Under systemd socket activation the passed socket of this path is used."`
+	Mode      string `toml:"mode" doc:"Its mode, octal."`
+	User      string `toml:"user" doc:"Its owner, a name or a number. Empty: the user of the agent."`
+	Group     string `toml:"group" doc:"Its group, a name or a number. Empty: the group of the agent."`
+	SendingIP string `toml:"sending_ip" doc:"What stands in reports for a private sending address (NAT, containers). Empty: it is left out."`
+}
+
+type dnsConfig struct {
+	Servers  []string `toml:"servers" doc:"Resolvers, \"192.0.2.53\" or \"192.0.2.53:53\". Empty: those of /etc/resolv.conf."`
+	Parallel int      `toml:"parallel" doc:"How many questions are asked at once."`
+}
+
+type submitConfig struct {
+	Schedule     string   `toml:"schedule" doc:"When closed days are submitted: a cron expression of five fields, in UTC."`
+	Grace        duration `toml:"grace" doc:"How long after midnight UTC a day stays open for late sessions."`
+	Spread       duration `toml:"spread" doc:"Each domain gets one random moment within this time after the run; its record is looked up and its report sent then."`
+	MaxAge       duration `toml:"max_age" doc:"Days that ended longer ago are not sent any more."`
+	PerHost      int      `toml:"per_host" doc:"How many deliveries go to one destination host at the same time."`
+	AllowPrivate bool     `toml:"allow_private" doc:"For tests only: https destinations may have private and loopback addresses."`
+}
+
+type mailConfig struct {
+	From         string `toml:"from" doc:"The sender of report mail, in the domain of organization.contact. Empty: organization.contact."`
+	Via          string `toml:"via" doc:"The relay: smtp://host:25 (no authentication; no STARTTLS on loopback), submission://user@host:587 or smtps://user@host:465 (verified TLS). Empty: no report is mailed."`
+	PasswordFile string `toml:"password_file" doc:"The file with the password of the user in via."`
+	Helo         string `toml:"helo" doc:"The EHLO name. Empty: the host's name."`
+}
+
+type dkimConfig struct {
+	Selector  string `toml:"selector" doc:"The selector of key, one for reports only. The record is <selector>._domainkey.<domain of contact>."`
+	Key       string `toml:"key" doc:"The private key in PEM, RSA (first choice, every receiver can check it) or Ed25519. It signs mail and HTTPS. Made by \"tlsrpt-agent keygen\"."`
+	Selector2 string `toml:"selector2" doc:"The selector of key2."`
+	Key2      string `toml:"key2" doc:"An Ed25519 key for a second signature. Where it is set, it signs HTTPS."`
+	External  bool   `toml:"external" doc:"The relay signs the mail, with the domain of contact. Needed to mail reports without key: receivers must ignore unsigned ones."`
+}
+
+type httpsConfig struct {
+	OnCertificateError string `toml:"on_certificate_error" doc:"\"fail\", or \"retry-insecure\", which RFC 8460 (section 3) allows."`
+	CAFile             string `toml:"ca_file" doc:"Certificates in PEM that are trusted instead of the system's."`
+}
+
+// defaults is the configuration without a file.
+func defaults() config {
+	var c config
+	c.Store.Path = filepath.Join(stateDir(), "tlsrpt.db")
+	c.Store.Keep = duration(30 * 24 * time.Hour)
+	c.DNS.Parallel = 32
+	c.Submit = submitConfig{
+		Schedule: agent.DefaultSchedule,
+		Grace:    duration(15 * time.Minute),
+		Spread:   duration(4 * time.Hour),
+		MaxAge:   duration(agent.DefaultMaxAge),
+		PerHost:  agent.DefaultPerHost,
+	}
+	c.Mail.Via = "smtp://localhost:25"
+	c.DKIM.Selector = "tlsrpt"
+	c.HTTPS.OnCertificateError = "fail"
+	return c
+}
+
+// defaultSource stands in where the file names no source.
+func defaultSource() libtlsrptConfig {
+	return libtlsrptConfig{Socket: filepath.Join(runtimeDir(), "tlsrpt.sock")}
+}
+
+// defaultMode lets the group of the socket write to it.
+const defaultMode = "0660"
+
+// stateDir is where the store lies: systemd's StateDirectory, or its usual
+// place for root, or a place of the user's own.
+func stateDir() string {
+	return firstDir(os.Getenv("STATE_DIRECTORY"), "/var/lib/tlsrpt-agent", os.Getenv("XDG_STATE_HOME"), ".local/state")
+}
+
+// runtimeDir is where the socket lies.
+func runtimeDir() string {
+	return firstDir(os.Getenv("RUNTIME_DIRECTORY"), "/run/tlsrpt-agent", os.Getenv("XDG_RUNTIME_DIR"), ".local/state")
+}
+
+// firstDir is the first of: what systemd says, system for root, base of the
+// user, home under the user's home directory.
+func firstDir(systemd, system, base, home string) string {
+	if dir, _, _ := strings.Cut(systemd, ":"); dir != "" {
+		return dir
+	}
+	if os.Geteuid() == 0 {
+		return system
+	}
+	if base == "" {
+		h, err := os.UserHomeDir()
+		if err != nil {
+			return system
+		}
+		base = filepath.Join(h, home)
+	}
+	return filepath.Join(base, "tlsrpt-agent")
+}
+
+// load reads the configuration file, or the defaults where there is none.
+func (a *app) load() (config, error) {
+	path := a.configPath
+	if path == "" {
+		path = defaultConfig
+	}
+	text, err := os.ReadFile(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && a.configPath == "":
+		text = nil
+	case err != nil:
+		return config{}, fmt.Errorf("reading the configuration: %w", err)
+	}
+	c, err := parseConfig(path, text)
+	if err != nil {
+		return config{}, err
+	}
+	if a.dbPath != "" {
+		c.Store.Path = a.dbPath
+	}
+	return c, nil
+}
+
+// parseConfig reads the text of the file at path. Unknown keys are refused: a
+// setting that was misspelt would otherwise be one that is not in force.
+func parseConfig(path string, text []byte) (config, error) {
+	c := defaults()
+	d := toml.NewDecoder(bytes.NewReader(text)).DisallowUnknownFields()
+	if err := d.Decode(&c); err != nil {
+		return config{}, located(path, err)
+	}
+	if len(c.Source.Libtlsrpt) == 0 {
+		c.Source.Libtlsrpt = []libtlsrptConfig{defaultSource()}
+	}
+	for i := range c.Source.Libtlsrpt {
+		if s := &c.Source.Libtlsrpt[i]; s.Mode == "" {
+			s.Mode = defaultMode
+		}
+	}
+	if err := c.check(); err != nil {
+		return config{}, fmt.Errorf("%s: %w", path, err)
+	}
+	return c, nil
+}
+
+// located names the file, line and key of a fault.
+func located(path string, err error) error {
+	if strict, ok := errors.AsType[*toml.StrictMissingError](err); ok && len(strict.Errors) > 0 {
+		e := strict.Errors[0]
+		row, _ := e.Position()
+		return hint(fmt.Errorf("%s:%d: unknown setting %q", path, row, strings.Join(e.Key(), ".")),
+			"docs/settings.md lists every setting")
+	}
+	if e, ok := errors.AsType[*toml.DecodeError](err); ok {
+		row, _ := e.Position()
+		return fmt.Errorf("%s:%d: %s", path, row, strings.TrimPrefix(e.Error(), "toml: "))
+	}
+	return fmt.Errorf("%s: %w", path, err)
+}
+
+// check finds values that no part of the program could use.
+func (c *config) check() error {
+	if _, err := agent.ParseSchedule(c.Submit.Schedule); err != nil {
+		return fmt.Errorf("submit.schedule: %w", err)
+	}
+	if c.Submit.PerHost < 1 || c.Submit.PerHost > 64 {
+		return fmt.Errorf("submit.per_host: %d is not between 1 and 64", c.Submit.PerHost)
+	}
+	if c.DNS.Parallel < 1 {
+		return fmt.Errorf("dns.parallel: %d is less than 1", c.DNS.Parallel)
+	}
+	if s := c.HTTPS.OnCertificateError; s != "fail" && s != "retry-insecure" {
+		return fmt.Errorf("https.on_certificate_error: %q is neither \"fail\" nor \"retry-insecure\"", s)
+	}
+	for _, s := range c.Source.Libtlsrpt {
+		if s.Socket == "" {
+			return errors.New("source.libtlsrpt.socket: not set")
+		}
+		if _, err := strconv.ParseUint(s.Mode, 8, 9); err != nil {
+			return fmt.Errorf("source.libtlsrpt.mode: %q is not an octal mode such as \"0660\"", s.Mode)
+		}
+	}
+	return nil
+}
+
+// duration is a time.Duration that also reads days, "30d".
+type duration time.Duration
+
+// UnmarshalText reads "90s", "15m", "4h", "30d" and sums such as "1d12h".
+func (d *duration) UnmarshalText(text []byte) error {
+	s, days := string(text), time.Duration(0)
+	if head, rest, ok := strings.Cut(s, "d"); ok {
+		n, err := strconv.Atoi(head)
+		if err != nil || n > 36500 {
+			return fmt.Errorf("malformed duration %q: want such as \"4h\" or \"30d\"", text)
+		}
+		days = time.Duration(n) * 24 * time.Hour
+		if s = rest; s == "" {
+			s = "0s"
+		}
+	}
+	v, err := time.ParseDuration(s)
+	if err != nil || v+days < 0 || days < 0 {
+		return fmt.Errorf("malformed duration %q: want such as \"4h\" or \"30d\"", text)
+	}
+	*d = duration(v + days)
+	return nil
+}
+
+// String is the shortest form that UnmarshalText reads.
+func (d duration) String() string {
+	const day = 24 * time.Hour
+	if t := time.Duration(d); t != 0 && t%day == 0 {
+		return fmt.Sprintf("%dd", t/day)
+	}
+	s := time.Duration(d).String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}

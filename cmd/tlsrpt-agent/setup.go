@@ -1,0 +1,228 @@
+package main
+
+import (
+	"bytes"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/netip"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/tlsrpt-agent/tlsrpt-agent/agent"
+	"github.com/tlsrpt-agent/tlsrpt-agent/aggregator"
+	"github.com/tlsrpt-agent/tlsrpt-agent/collector"
+	"github.com/tlsrpt-agent/tlsrpt-agent/collector/libtlsrpt"
+	"github.com/tlsrpt-agent/tlsrpt-agent/internal/resolve"
+	"github.com/tlsrpt-agent/tlsrpt-agent/schema"
+	"github.com/tlsrpt-agent/tlsrpt-agent/submitter"
+)
+
+// errNoContact means that nothing can be sent because nobody would sign for it.
+var errNoContact = hint(errors.New("organization.contact is not set, so no report can be made"),
+	"set it to an address that receivers of reports may write to")
+
+// openExisting opens the store that the daemon made.
+func (a *app) openExisting() (*aggregator.Store, error) {
+	c, err := a.load()
+	if err != nil {
+		return nil, err
+	}
+	return open(c, existing, nil)
+}
+
+// storeMode says whether a store may be made.
+type storeMode bool
+
+const (
+	existing storeMode = false
+	orNew    storeMode = true
+)
+
+func open(c config, mode storeMode, log *slog.Logger) (*aggregator.Store, error) {
+	if _, err := os.Stat(c.Store.Path); mode == existing && errors.Is(err, fs.ErrNotExist) {
+		return nil, hint(fmt.Errorf("there is no store at %s", c.Store.Path),
+			`"tlsrpt-agent run" makes it; --db names another one`)
+	}
+	return aggregator.Open(c.Store.Path, aggregator.Options{Spread: time.Duration(c.Submit.Spread), Logger: log})
+}
+
+// setup is what a configuration makes.
+type setup struct {
+	config    config
+	store     *aggregator.Store
+	submitter *submitter.Submitter // nil without organization.contact
+	agent     *agent.Agent
+}
+
+// setUp makes everything but the sources.
+func (a *app) setUp(mode storeMode) (*setup, error) {
+	c, err := a.load()
+	if err != nil {
+		return nil, err
+	}
+	return a.setUpWith(c, mode, nil, func() ([]collector.Source, error) { return nil, nil })
+}
+
+// setUpWith makes everything. The store is opened last but the sources: what it
+// waits for is the disk.
+func (a *app) setUpWith(c config, mode storeMode, log *slog.Logger, sources func() ([]collector.Source, error)) (*setup, error) {
+	s := &setup{config: c}
+	var err error
+	if c.Organization.Contact != "" {
+		if s.submitter, err = c.submitter(); err != nil {
+			return nil, err
+		}
+	}
+	if s.store, err = open(c, mode, log); err != nil {
+		return nil, err
+	}
+	from, err := sources()
+	if err == nil {
+		s.agent, err = agent.New(agent.Options{
+			Store:        s.store,
+			Submitter:    s.submitter,
+			Sources:      from,
+			Organization: c.Organization.Name,
+			Contact:      c.Organization.Contact,
+			From:         c.Mail.From,
+			Schedule:     c.Submit.Schedule,
+			Grace:        time.Duration(c.Submit.Grace),
+			MaxAge:       time.Duration(c.Submit.MaxAge),
+			Keep:         time.Duration(c.Store.Keep),
+			PerHost:      c.Submit.PerHost,
+			Logger:       log,
+		})
+	}
+	if err != nil {
+		s.store.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// resolver asks the servers of the configuration.
+func (c *config) resolver() *resolve.Resolver {
+	return &resolve.Resolver{Servers: c.DNS.Servers, Parallel: c.DNS.Parallel}
+}
+
+// submitter makes the submitter of the configuration.
+func (c *config) submitter() (*submitter.Submitter, error) {
+	contact, err := schema.ParseAddress(c.Organization.Contact)
+	if err != nil {
+		return nil, fmt.Errorf("organization.contact: %w", err)
+	}
+	resolver := c.resolver()
+	s := &submitter.Submitter{
+		Resolver:      resolver,
+		Addresses:     resolver,
+		ExternalDKIM:  c.DKIM.External,
+		AllowPrivate:  c.Submit.AllowPrivate,
+		RetryInsecure: c.HTTPS.OnCertificateError == "retry-insecure",
+		Version:       version,
+	}
+	domain := (&schema.Report{ContactInfo: contact}).Submitter()
+	if s.Keys, err = c.DKIM.keys(domain); err != nil {
+		return nil, err
+	}
+	if s.RootCAs, err = c.HTTPS.rootCAs(); err != nil {
+		return nil, err
+	}
+	if c.Mail.Via == "" {
+		return s, nil
+	}
+	if len(s.Keys) == 0 && !c.DKIM.External {
+		return nil, hint(errors.New("reports would be mailed without a signature, and receivers must ignore those"),
+			`"tlsrpt-agent keygen" makes a key for dkim.key`,
+			"dkim.external = true says that the relay signs; mail.via = \"\" mails no reports")
+	}
+	if s.Mail, err = c.Mail.relay(); err != nil {
+		return nil, fmt.Errorf("mail.via: %w", err)
+	}
+	return s, nil
+}
+
+// keys reads the keys that sign for domain.
+func (c *dkimConfig) keys(domain string) (keys []*submitter.Key, err error) {
+	for _, k := range []struct{ setting, path, selector string }{
+		{"dkim.key", c.Key, c.Selector}, {"dkim.key2", c.Key2, c.Selector2},
+	} {
+		if k.path == "" {
+			continue
+		}
+		text, err := os.ReadFile(k.path)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, hint(fmt.Errorf("%s: %w", k.setting, err), fmt.Sprintf("\"tlsrpt-agent keygen --domain %s %s\" makes it", domain, k.path))
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", k.setting, err)
+		}
+		key, err := submitter.ParseKey(text, domain, k.selector)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %s: %w", k.setting, k.path, err)
+		}
+		keys = append(keys, key)
+	}
+	return keys, nil
+}
+
+// rootCAs reads the certificates that are trusted; nil means the system's.
+func (c *httpsConfig) rootCAs() (*x509.CertPool, error) {
+	if c.CAFile == "" {
+		return nil, nil
+	}
+	text, err := os.ReadFile(c.CAFile)
+	if err != nil {
+		return nil, fmt.Errorf("https.ca_file: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(text) {
+		return nil, fmt.Errorf("https.ca_file: no certificate in %s", c.CAFile)
+	}
+	return pool, nil
+}
+
+// relay makes the mailer of the configuration.
+func (c *mailConfig) relay() (submitter.Mailer, error) {
+	var password string
+	if c.PasswordFile != "" {
+		text, err := os.ReadFile(c.PasswordFile)
+		if err != nil {
+			return nil, err
+		}
+		password = string(bytes.TrimRight(text, "\r\n"))
+	}
+	return submitter.ParseRelay(c.Via, password, submitter.RelayOptions{HELO: c.Helo})
+}
+
+// sources makes the sources of the configuration.
+func (c *config) sources(log *slog.Logger) (sources []collector.Source, err error) {
+	for _, s := range c.Source.Libtlsrpt {
+		source, err := s.listen(log)
+		if err != nil {
+			return nil, fmt.Errorf("source.libtlsrpt: %w", err)
+		}
+		sources = append(sources, source)
+	}
+	return sources, nil
+}
+
+func (c *libtlsrptConfig) listen(log *slog.Logger) (collector.Source, error) {
+	mode, err := strconv.ParseUint(c.Mode, 8, 9)
+	if err != nil {
+		return nil, fmt.Errorf("mode: %w", err)
+	}
+	o := libtlsrpt.Options{
+		Path: c.Socket, Mode: fs.FileMode(mode), User: c.User, Group: c.Group,
+		File: libtlsrpt.Activated(c.Socket), Logger: log,
+	}
+	if c.SendingIP != "" {
+		if o.SendingIP, err = netip.ParseAddr(c.SendingIP); err != nil {
+			return nil, fmt.Errorf("sending_ip: %w", err)
+		}
+	}
+	return libtlsrpt.Listen(o)
+}

@@ -1,0 +1,114 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tlsrpt-agent/tlsrpt-agent/agent"
+	"github.com/tlsrpt-agent/tlsrpt-agent/aggregator"
+	"github.com/tlsrpt-agent/tlsrpt-agent/schema"
+	"github.com/tlsrpt-agent/tlsrpt-agent/submitter"
+)
+
+func (a *app) submitCommand() *cobra.Command {
+	var day dayFlag
+	var domain, dir string
+	cmd := &cobra.Command{
+		Use:   "submit",
+		Short: "Plan and deliver the reports of closed days now",
+		Long: `submit makes the reports of all closed days and attempts each delivery that is
+due once, without waiting for the schedule or for a domain's random moment. What
+fails for now is tried again by the daemon, or by the next submit. It may run
+beside the daemon: no report is sent twice.`,
+		Example: `  tlsrpt-agent submit
+  tlsrpt-agent submit --day 2026-11-22 --domain example.com
+  tlsrpt-agent submit --dry-run /tmp/reports`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			s := agent.Submission{Day: day.day}
+			if domain != "" {
+				if s.Domain, err = schema.ParseDomain(domain); err != nil {
+					return usage(cmd, err)
+				}
+			}
+			if dir != "" {
+				return a.dryRun(cmd, s, dir)
+			}
+			return a.submit(cmd, s)
+		},
+	}
+	cmd.Flags().Var(&day, "day", "only this day, as 2026-11-22")
+	cmd.Flags().StringVar(&domain, "domain", "", "only this `DOMAIN`")
+	cmd.Flags().StringVar(&dir, "dry-run", "", "send nothing and change nothing; write the reports into `DIR`")
+	a.jsonFlag(cmd)
+	return cmd
+}
+
+func (a *app) submit(cmd *cobra.Command, s agent.Submission) error {
+	up, err := a.setUp(existing)
+	if err != nil {
+		return err
+	}
+	defer up.store.Close()
+	if up.submitter == nil {
+		return errNoContact
+	}
+	tally := map[aggregator.DeliveryState]int{}
+	var werr error
+	err = up.agent.Submit(cmd.Context(), s, func(d aggregator.Delivery, o aggregator.Outcome) {
+		tally[o.State]++
+		werr = a.printAttempt(d, o)
+	})
+	if err == nil {
+		err = werr
+	}
+	if err != nil {
+		return err
+	}
+	if !a.json {
+		fmt.Fprintf(a.stderr, "tlsrpt-agent: %d sent, %d waiting for another attempt, %d given up\n",
+			tally[aggregator.DeliverySent], tally[aggregator.DeliveryPending], tally[aggregator.DeliveryGaveUp]+tally[aggregator.DeliveryExpired])
+	}
+	if failed := tally[aggregator.DeliveryGaveUp] + tally[aggregator.DeliveryExpired] + tally[aggregator.DeliveryPending]; failed > 0 {
+		return hint(fmt.Errorf("%d deliveries were not accepted", failed), `"tlsrpt-agent deliveries" says why`)
+	}
+	return nil
+}
+
+// printAttempt prints one attempt, in the columns and fields of "deliveries".
+func (a *app) printAttempt(d aggregator.Delivery, o aggregator.Outcome) error {
+	if a.json {
+		line := deliveryLine{
+			ID: d.ID, Day: d.Day, Domain: d.Domain, ReportID: d.ReportID, RUA: d.RUA, State: o.State,
+			Attempts: d.Attempts, First: timestamp(d.First), Next: timestamp(o.Next), Error: o.Error,
+		}
+		return writeJSON(a.stdout, line)
+	}
+	_, err := fmt.Fprintf(a.stdout, "%s %s -> %s: %s %s\n", d.Day, d.Domain,
+		printable(string(d.RUA)), o.State, printable(o.Error))
+	return err
+}
+
+// dryRun writes the reports that would be sent into dir.
+func (a *app) dryRun(cmd *cobra.Command, s agent.Submission, dir string) error {
+	up, err := a.setUp(existing)
+	if err != nil {
+		return err
+	}
+	defer up.store.Close()
+	if up.submitter == nil {
+		return errNoContact
+	}
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		return err
+	}
+	return up.agent.DryRun(cmd.Context(), s, func(p submitter.Parcel, ruas []schema.RUA) error {
+		for _, rua := range ruas {
+			fmt.Fprintf(a.stdout, "%s -> %s: %s\n", p.Domain, printable(string(rua)), p.FileName)
+		}
+		return os.WriteFile(filepath.Join(dir, p.FileName), p.Gzip, 0o640)
+	})
+}
