@@ -27,12 +27,11 @@ func Decode(data []byte) (*Report, error) {
 }
 
 // ValidateJSON is everything that is wrong with a report as bytes, plain or
-// gzip, or nil: what Decode puts up with, and what [Report.Validate] finds, but
-// for bounds that are ours alone.
+// gzip, or nil: what Decode puts up with or refuses, and what
+// [Report.Validate] finds, but for bounds that are ours alone.
 func ValidateJSON(data []byte) Faults {
 	r, faults, err := decode(data)
 	if err != nil {
-		faults.add("", rfc8460Policy, "%s", strings.TrimPrefix(err.Error(), "schema: "))
 		return faults
 	}
 	shape := faults
@@ -51,37 +50,50 @@ type decoder struct {
 	err    error // why there is no report, the first reason
 }
 
+// decode is the report in data, or the reason why there is none, and all that
+// is wrong with its shape. With an error there is at least one fault.
 func decode(data []byte) (*Report, Faults, error) {
 	var d decoder
-	data, err := unpack(data)
-	if err != nil {
-		return nil, nil, fmt.Errorf("%w: %w", ErrReport, err)
-	}
-	root, err := readTree(data, &d.faults)
-	if err != nil {
-		return nil, d.faults, fmt.Errorf("%w: %w", ErrReport, err)
-	}
-	members, ok := root.(object)
-	if !ok {
-		return nil, d.faults, fmt.Errorf("%w: it is not a JSON object", ErrReport)
-	}
-	r := d.report(scope{d: &d, members: members})
+	r := d.report(d.root(data))
 	if d.err != nil {
 		return nil, d.faults, d.err
 	}
 	return r, d.faults, nil
 }
 
+// root is the object that data is.
+func (d *decoder) root(data []byte) scope {
+	s := scope{d: d, absent: true}
+	data, err := unpack(data)
+	if err != nil {
+		d.refuse("", rfc8460Report, err.Error())
+		return s
+	}
+	root, err := readTree(data, &d.faults)
+	if err != nil {
+		d.refuse("", rfc8460Report, err.Error())
+		return s
+	}
+	members, ok := root.(object)
+	if !ok {
+		d.refuse("", rfc8460Report, "it is not a JSON object")
+		return s
+	}
+	return scope{d: d, members: members}
+}
+
 // refuse notes why there is no report.
-func (d *decoder) refuse(field, why string) {
+func (d *decoder) refuse(field, source, why string) {
+	d.faults.add(field, source, "%s", why)
 	if d.err == nil {
-		d.err = fmt.Errorf("%w: %s: %s", ErrReport, field, why)
+		d.err = fmt.Errorf("%w: %s", ErrReport, strings.TrimPrefix(field+": "+why, ": "))
 	}
 }
 
 func (d *decoder) report(s scope) *Report {
-	if _, ok := s.get("policies"); !ok {
-		d.refuse("policies", "missing")
+	if _, ok := s.get("policies"); !ok && !s.absent {
+		d.refuse("policies", rfc8460Policy, "missing")
+		return nil
 	}
 	r := &Report{
 		OrganizationName: s.required("organization-name"),
@@ -89,7 +101,7 @@ func (d *decoder) report(s scope) *Report {
 		ContactInfo:      s.required("contact-info"),
 		ReportID:         s.required("report-id"),
 	}
-	for _, p := range s.list("policies") {
+	for _, p := range s.list("policies", s.must("policies")) {
 		r.Policies = append(r.Policies, p.policyResult())
 	}
 	return r
@@ -115,7 +127,7 @@ func (s scope) policyResult() PolicyResult {
 	summary := s.child("summary")
 	r.Summary.Success = summary.count("total-successful-session-count")
 	r.Summary.Failure = summary.count("total-failure-session-count")
-	for _, f := range s.list("failure-details") {
+	for _, f := range s.list("failure-details", s.may("failure-details")) {
 		r.FailureDetails = append(r.FailureDetails, f.details())
 	}
 	return r
@@ -239,10 +251,9 @@ func (s scope) child(name string) scope {
 	return scope{d: s.d, path: s.at(name), members: members, absent: !ok}
 }
 
-// list is the objects of an array. Where an object stands for an array of one,
-// it is that.
-func (s scope) list(name string) (scopes []scope) {
-	v := s.may(name)
+// list is the objects of v, the value of a member. Where an object stands for an
+// array of one, it is that.
+func (s scope) list(name string, v any) (scopes []scope) {
 	elements, ok := v.([]any)
 	if !ok && v != nil {
 		s.fault(name, rfc8460Policy, "not an array")
@@ -328,7 +339,7 @@ func (s scope) count(name string) int64 {
 		s.fault(name, rfc8460Policy, "a string, not a number")
 		return s.number(name, v)
 	}
-	s.d.refuse(s.at(name), "not a number")
+	s.d.refuse(s.at(name), rfc8460Policy, "not a number")
 	return 0
 }
 
@@ -337,14 +348,14 @@ func (s scope) number(name, text string) int64 {
 	if err != nil {
 		f, err := strconv.ParseFloat(text, 64)
 		if err != nil || f != math.Trunc(f) || math.Abs(f) > maxCount {
-			s.d.refuse(s.at(name), "not an integer")
+			s.d.refuse(s.at(name), rfc8460Policy, "not an integer")
 			return 0
 		}
 		s.fault(name, rfc8460Policy, "%s is not written as an integer", clean(text, 40))
 		n = int64(f)
 	}
 	if n < 0 || n > maxCount {
-		s.d.refuse(s.at(name), "negative or too large")
+		s.d.refuse(s.at(name), rfc7493Number, "negative or too large")
 		return 0
 	}
 	return n

@@ -134,12 +134,27 @@ func isDigits(s string) bool {
 // are.
 type DetailsText string
 
-// Text is the DetailsText of f, which must be in canonical form.
+// Text is the DetailsText of f, which must be in canonical form. It is written
+// by hand because every failed session needs one.
 func (f FailureDetails) Text() DetailsText {
-	return DetailsText(marshal(struct {
-		FailureDetails
-		FailedSessionCount int64 `json:"failed-session-count,omitempty"` // hides that of f
-	}{FailureDetails: f}))
+	b := make([]byte, 0, 256)
+	b = append(b, `{"result-type":`...)
+	b = appendString(b, string(f.ResultType))
+	b = appendMember(b, "sending-mta-ip", addrText(f.SendingMTAIP))
+	b = appendMember(b, "receiving-mx-hostname", f.ReceivingMXHostname)
+	b = appendMember(b, "receiving-mx-helo", f.ReceivingMXHelo)
+	b = appendMember(b, "receiving-ip", addrText(f.ReceivingIP))
+	b = appendMember(b, "additional-information", f.AdditionalInformation)
+	b = appendMember(b, "failure-reason-code", f.FailureReasonCode)
+	return DetailsText(append(b, '}'))
+}
+
+// addrText is a as text, "" for the zero address.
+func addrText(a netip.Addr) string {
+	if !a.IsValid() {
+		return ""
+	}
+	return a.String()
 }
 
 // FailureDetails is what t is the text of, with a session count of 0.

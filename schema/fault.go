@@ -44,6 +44,7 @@ const maxFaults = 200
 
 // Who demands what.
 const (
+	rfc8460Report  = "RFC 8460, section 4"
 	rfc8460Policy  = "RFC 8460, section 4.4"
 	rfc8460Range   = "RFC 8460, section 4.1"
 	rfc8460Subject = "RFC 8460, section 5.3"

@@ -239,6 +239,17 @@ func marshal(v any) []byte {
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
 }
 
+// appendMember appends a comma and a member of a JSON object, unless s is empty.
+func appendMember(b []byte, name, s string) []byte {
+	if s == "" {
+		return b
+	}
+	b = append(b, `,"`...)
+	b = append(b, name...)
+	b = append(b, `":`...)
+	return appendString(b, s)
+}
+
 // appendStrings appends the JSON of list.
 func appendStrings(b []byte, list []string) []byte {
 	sep := byte('[')
