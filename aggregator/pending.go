@@ -1,0 +1,152 @@
+package aggregator
+
+import (
+	"context"
+	"database/sql"
+	"math"
+
+	"github.com/tlsrpt-agent/tlsrpt-agent/schema"
+)
+
+// Pending is what was counted for one policy and is not yet delivered.
+type Pending struct {
+	Day     schema.Day
+	Domain  string
+	Part    int
+	Policy  schema.Policy
+	Success int64 // sessions
+	Failure int64 // sessions
+
+	// Results counts failure details by result type. Their sum may exceed
+	// Failure, see schema.Count.
+	Results map[schema.ResultType]int64
+
+	// State is StateOpen, StateLate or StateNotSent, or StateReported while a
+	// delivery of the report is pending.
+	State State
+}
+
+// PendingFilter picks what Pending lists. The zero value picks all.
+type PendingFilter struct {
+	Day    schema.Day // 0: any
+	Domain string     // "": any
+}
+
+// pendingKey is where a page of Pending begins: after this tally.
+type pendingKey struct {
+	domain int64
+	part   int
+	policy int64
+}
+
+// Pending calls f for what was counted and is neither delivered nor ended, by
+// day and within it in no order that means anything, until f returns an error,
+// which it returns. No transaction is open while f runs.
+func (s *Store) Pending(ctx context.Context, filter PendingFilter, f func(Pending) error) error {
+	for day := schema.Day(math.MinInt32); ; {
+		found := false
+		err := s.read(ctx, "listing days", func(tx *sql.Tx) (err error) {
+			if filter.Day != 0 {
+				day, found = filter.Day, day < filter.Day
+				return nil
+			}
+			day, found, err = nextDay(tx, day)
+			return err
+		})
+		if err != nil || !found {
+			return err
+		}
+		if err := s.pendingOf(ctx, day, filter.Domain, f); err != nil {
+			return err
+		}
+	}
+}
+
+// pendingOf is Pending of one day.
+func (s *Store) pendingOf(ctx context.Context, day schema.Day, domain string, f func(Pending) error) error {
+	after, last := pendingKey{math.MinInt64, 0, 0}, int64(math.MaxInt64)
+	if domain != "" {
+		last = s.keys.domain(domain)
+		after.domain = last - 1
+		after.part = math.MaxInt32
+	}
+	for done := false; !done; {
+		var page []Pending
+		err := s.read(ctx, "listing what was counted on "+day.String(), func(tx *sql.Tx) error {
+			keys, err := pendingPage(tx, day, after, last)
+			if err != nil {
+				return err
+			}
+			if done = len(keys) < pageRows; len(keys) > 0 {
+				after = keys[len(keys)-1].pendingKey
+			}
+			for _, k := range keys {
+				if !k.state.Valid {
+					continue
+				}
+				p, err := pendingRow(tx, day, k)
+				if err != nil {
+					return err
+				}
+				page = append(page, p)
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		for _, p := range page {
+			if err := f(p); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// pendingTally is a tally and the state in which it is pending; NULL: it is not.
+type pendingTally struct {
+	pendingKey
+	schema.Summary
+	state sql.Null[State]
+}
+
+// pendingPage is the next tallies of a day, pending or not: what it costs does
+// not depend on how many are.
+func pendingPage(tx *sql.Tx, day schema.Day, after pendingKey, last int64) ([]pendingTally, error) {
+	rows, err := tx.Query(`SELECT t.domain, t.part, t.policy, t.success, t.failure, CASE
+			WHEN dd.state IS NULL THEN ?1
+			WHEN t.part = dd.part AND dd.state IN (?1, ?2, ?3) THEN dd.state
+			WHEN EXISTS (SELECT 1 FROM report r JOIN delivery v ON v.report = r.id
+				WHERE r.domain = t.domain AND r.day = t.day AND r.part = t.part AND v.state = 0) THEN ?4
+			END
+		FROM tally t LEFT JOIN domain_day dd ON dd.day = t.day AND dd.domain = t.domain
+		WHERE t.day = ?5 AND (t.domain, t.part, t.policy) > (?6, ?7, ?8) AND t.domain <= ?9
+		ORDER BY t.domain, t.part, t.policy LIMIT ?10`,
+		StateOpen, StateLate, StateNotSent, StateReported,
+		day, after.domain, after.part, after.policy, last, pageRows)
+	return collect(rows, err, func(r *sql.Rows) (t pendingTally, err error) {
+		err = r.Scan(&t.domain, &t.part, &t.policy, &t.Success, &t.Failure, &t.state)
+		return t, err
+	})
+}
+
+// pendingRow adds names and result types to a tally.
+func pendingRow(tx *sql.Tx, day schema.Day, t pendingTally) (Pending, error) {
+	p := Pending{Day: day, Part: t.part, Success: t.Success, Failure: t.Failure, State: t.state.V}
+	var text string
+	if err := tx.QueryRow(`SELECT d.name, p.text FROM domain d, policy p WHERE d.id = ? AND p.id = ?`, t.domain, t.policy).
+		Scan(&p.Domain, &text); err != nil {
+		return Pending{}, err
+	}
+	details, err := detailsOf(tx, day, t.domain, t.part, t.policy)
+	if err != nil {
+		return Pending{}, err
+	}
+	p.Results = make(map[schema.ResultType]int64)
+	for _, d := range details {
+		p.Results[d.ResultType] += d.FailedSessionCount
+	}
+	p.Policy, err = schema.PolicyText(unpack(text)).Policy()
+	return p, err
+}

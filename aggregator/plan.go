@@ -1,0 +1,169 @@
+package aggregator
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/tlsrpt-agent/tlsrpt-agent/schema"
+)
+
+// Report is one report as it is stored: everything that is the same in each
+// attempt to deliver it.
+type Report struct {
+	ID        string // report-id
+	Day       schema.Day
+	Domain    string // that the report is about
+	Part      int    // 0: the report of the day, n: its n-th supplement
+	Submitter string
+	FileName  string // "submitter!domain!begin!end!id.json.gz"
+	From      string // addr-spec
+	MessageID string // without angle brackets or with them, as it was given
+	Boundary  string // of the message's parts
+	Date      time.Time
+	Text      string // the part for people
+	Gzip      []byte // the JSON, compressed
+}
+
+// Plan says how a domain-day ends.
+type Plan struct {
+	// DomainDay is as [Store.Due] or [Store.DomainDayOf] gave it.
+	DomainDay DomainDay
+
+	// State is StateReported, which goes with a Report and at least one rua, or
+	// the reason why there is no report.
+	State State
+
+	// Record is the text of the TLSRPT record that was looked up, or "".
+	Record string
+
+	// Report is what is sent. Its Day, Domain and Part are those of DomainDay.
+	Report *Report
+
+	// RUAs is where it is sent, one delivery each.
+	RUAs []schema.RUA
+
+	// InTurn says that one rua is enough: each but the first is tried only when
+	// the one before it ended without being sent.
+	InTurn bool
+
+	// First is when the first attempt may be made. The zero time: at once.
+	First time.Time
+}
+
+// check reports whether p is complete.
+func (p *Plan) check() error {
+	switch {
+	case !p.State.Ended():
+		return fmt.Errorf("aggregator: a plan cannot end in state %q", string(p.State))
+	case p.State == StateReported && (p.Report == nil || len(p.RUAs) == 0):
+		return errors.New("aggregator: a plan to report needs a report and a rua")
+	case p.State != StateReported && (p.Report != nil || len(p.RUAs) > 0):
+		return fmt.Errorf("aggregator: a plan that ends in state %q has no report", string(p.State))
+	}
+	return nil
+}
+
+// Plan ends a domain-day, all or nothing: its state, its report, the deliveries.
+// Of a domain-day that nothing is owed for only totals stay, see the package
+// comment; what was not sent for its age stays as it is, for looking.
+//
+// Nothing happens if another process planned it first ([ErrPlanned]), if
+// sessions were recorded for it since DomainDay was read ([ErrChanged]: read it
+// again), or if its day is not closed ([ErrNotClosed]).
+func (s *Store) Plan(ctx context.Context, p Plan) error {
+	if err := p.check(); err != nil {
+		return err
+	}
+	dd := p.DomainDay
+	id := s.keys.domain(dd.Domain)
+	return s.write(ctx, fmt.Sprintf("planning %s of %s", dd.Domain, dd.Day), func(tx *sql.Tx) error {
+		if err := endDomainDay(tx, dd, id, p.State); err != nil {
+			return err
+		}
+		now := time.Now()
+		if p.Record != "" {
+			if err := storeRecord(tx, id, p.Record, now.Unix()); err != nil {
+				return err
+			}
+		}
+		if !p.State.keepsTallies() {
+			return dropTallies(tx, dd.Day, id, dd.Part)
+		}
+		if p.State == StateReported {
+			return addReport(tx, &p, id, now)
+		}
+		return nil
+	})
+}
+
+// endDomainDay is the compare-and-swap of Plan.
+func endDomainDay(tx *sql.Tx, dd DomainDay, id int64, end State) error {
+	n, err := affected(tx.Exec(`UPDATE domain_day SET state = ?, due = NULL, failing = NULL
+		WHERE day = ? AND domain = ? AND part = ? AND version = ? AND `+waiting, end, dd.Day, id, dd.Part, dd.version))
+	if err != nil || n > 0 {
+		return err
+	}
+	now, err := domainDayOf(tx, dd.Day, id)
+	switch {
+	case err != nil:
+		return err
+	case now.version < 0:
+		return ErrNotClosed
+	case now.Part != dd.Part || now.State.Ended():
+		return ErrPlanned
+	}
+	return ErrChanged
+}
+
+// addReport stores the report of p and its deliveries.
+func addReport(tx *sql.Tx, p *Plan, domain int64, now time.Time) error {
+	r := p.Report
+	result, err := tx.Exec(`INSERT INTO report
+		(domain, day, part, date, report_id, submitter, file_name, sender, message_id, boundary, text, gzip)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		domain, p.DomainDay.Day, p.DomainDay.Part, r.Date.Unix(), r.ID, r.Submitter, r.FileName, r.From,
+		r.MessageID, r.Boundary, r.Text, r.Gzip)
+	if err != nil {
+		return err
+	}
+	report, err := result.LastInsertId()
+	if err != nil {
+		return err
+	}
+	next := p.First
+	if next.IsZero() {
+		next = now
+	}
+	for i, rua := range p.RUAs {
+		if i > 0 && p.InTurn {
+			next = time.Time{}
+		}
+		if _, err := tx.Exec(`INSERT INTO delivery (report, host, rua, state, created, next) VALUES (?, ?, ?, ?, ?, ?)`,
+			report, rua.Host(), rua, DeliveryPending, now.Unix(), columnOf(next)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Report is the report with this report-id. The error is [ErrNoReport] if there
+// is none.
+func (s *Store) Report(ctx context.Context, reportID string) (r Report, err error) {
+	err = s.read(ctx, "reading report "+reportID, func(tx *sql.Tx) error {
+		var date sql.NullInt64
+		err := tx.QueryRow(`SELECT r.report_id, r.day, d.name, r.part, r.submitter, r.file_name, r.sender,
+			r.message_id, r.boundary, r.date, r.text, r.gzip
+			FROM report r JOIN domain d ON d.id = r.domain WHERE r.report_id = ?`, reportID).
+			Scan(&r.ID, &r.Day, &r.Domain, &r.Part, &r.Submitter, &r.FileName, &r.From,
+				&r.MessageID, &r.Boundary, &date, &r.Text, &r.Gzip)
+		if errors.Is(err, sql.ErrNoRows) {
+			return ErrNoReport
+		}
+		r.Date = timeOf(date)
+		return err
+	})
+	return r, err
+}
