@@ -100,8 +100,11 @@ func (a *Agent) planOne(ctx context.Context, d aggregator.DomainDay) error {
 	switch {
 	case ctx.Err() != nil:
 		return nil // shutting down: the domain-day stays due
-	case err != nil:
+	case err != nil && (d.Failing.IsZero() || time.Since(d.Failing) < lifetime):
 		return a.postpone(ctx, d, err)
+	case err != nil:
+		a.log.Error("planning given up", "domain", d.Domain, "day", d.Day, "error", err)
+		p = aggregator.Plan{DomainDay: d, State: aggregator.StateExpired}
 	}
 	switch err := a.store.Plan(ctx, p); {
 	case errors.Is(err, aggregator.ErrPlanned), errors.Is(err, aggregator.ErrChanged):
@@ -125,6 +128,9 @@ func (a *Agent) postpone(ctx context.Context, d aggregator.DomainDay, cause erro
 		failing = now
 	}
 	until := now.Add(backoff(1 + int(now.Sub(failing)/(10*time.Minute))))
+	if end := failing.Add(patience); now.Before(end) && end.Before(until) {
+		until = end // when another record may stand in
+	}
 	a.log.Warn("planning postponed", "domain", d.Domain, "day", d.Day, "until", until, "error", cause)
 	d.Failing = failing
 	return a.store.Postpone(ctx, d, until)
