@@ -2,6 +2,7 @@ package schema
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -66,13 +67,10 @@ func (f *Faults) add(field, source, format string, args ...any) {
 	}
 }
 
-// covers reports whether a fault of f is about field or about what it is in.
+// covers reports whether a fault of f is about field or about what it is in. No
+// member that is checked has a name that begins with the name of another.
 func (f Faults) covers(field string) bool {
-	for i := range f {
-		rest, ok := strings.CutPrefix(field, f[i].Field)
-		if ok && f[i].Field != "" && (rest == "" || rest[0] == '.' || rest[0] == '[') {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(f, func(g Fault) bool {
+		return g.Field != "" && strings.HasPrefix(field, g.Field)
+	})
 }

@@ -18,7 +18,7 @@ import (
 const (
 	maxDecode = 20_000_000 // bytes of JSON
 	maxDepth  = 32
-	maxValues = 1_000_000
+	maxValues = 500_000
 )
 
 // unpack is the JSON within data, which may be gzip (RFC 8460, section 5.2).

@@ -237,4 +237,5 @@ func TestParseDomain(t *testing.T) {
 	bad(strings.Repeat("x", 64)+".example", "a label of 64")
 	bad(strings.Repeat("x.", 127)+"x", "255 bytes")
 	bad(strings.Repeat("\u00fc", 600), "a long U-label")
+	bad(strings.Repeat("\u00ad", 600)+"example.com", "long, although nothing is left of a soft hyphen")
 }

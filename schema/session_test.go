@@ -231,6 +231,11 @@ func TestCanonicalBounds(t *testing.T) {
 			t.Errorf("field of %d bytes", len(s))
 		}
 	}
+	// A letter that is longer in lower case must not undo the cut.
+	d.ReceivingMXHostname = strings.Repeat("\u023a", 127) + "!"
+	if c := canonical(t, "example.com", schema.Result{Policy: sts, Details: []schema.FailureDetails{d}}).Details[0]; len(c.ReceivingMXHostname) > 255 {
+		t.Errorf("host name of %d bytes", len(c.ReceivingMXHostname))
+	}
 	if c.AdditionalInformation != "" {
 		t.Errorf("a part of a URI leads elsewhere: %q", c.AdditionalInformation)
 	}

@@ -35,9 +35,9 @@ func (r *Report) Validate() Faults {
 	return f
 }
 
-// reportID notes what keeps id out of a Subject, where it is part of a msg-id.
-// Google has a colon in it, which RFC 8460, section 4.4, allows and RFC 5322
-// does not; so do not we, see [ReportID], but it is no reason to refuse.
+// reportID notes what keeps id out of a Subject. RFC 8460, section 5.3, makes it
+// a msg-id there, section 4.4 takes any string, and Google's has a colon, which
+// no msg-id has. [ReportID] gives none, and that is no reason to refuse one.
 func (f *Faults) reportID(id string) {
 	f.name("report-id", id, maxReportID)
 	if !isPrintableASCII(id) || strings.ContainsAny(id, " <>") {
