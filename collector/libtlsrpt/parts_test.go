@@ -105,7 +105,7 @@ func TestCache(t *testing.T) {
 		if i%100 == 0 {
 			add(0) // used all the time
 		}
-		if i%1000 == 0 {
+		if i%4000 == 0 {
 			if n := total(); n > maxCache {
 				t.Fatalf("%d bytes after %d datagrams", n, i)
 			}

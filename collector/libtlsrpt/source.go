@@ -126,7 +126,11 @@ func (s *Source) Run(ctx context.Context, sink collector.Sink) error {
 // receive moves datagrams from the socket to the queue until ctx ends and the
 // socket is empty.
 func (s *Source) receive(ctx context.Context, recv receiver, queue *queue) error {
-	defer context.AfterFunc(ctx, func() { interrupt(s.conn) })()
+	interrupted := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		interrupt(s.conn)
+		close(interrupted)
+	})
 	var day schema.Day
 	fresh := false // whether day is of this burst
 	each := func(datagram []byte) {
@@ -143,6 +147,9 @@ func (s *Source) receive(ctx context.Context, recv receiver, queue *queue) error
 	for err == nil && ctx.Err() == nil {
 		fresh = false
 		err = recv.burst(each)
+	}
+	if !stop() {
+		<-interrupted // so that it does not hit rest
 	}
 	if ctx.Err() != nil && (err == nil || errors.Is(err, os.ErrDeadlineExceeded)) {
 		// Without its name nobody finds the socket any more, and what was sent

@@ -14,7 +14,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -125,70 +124,6 @@ func expect(t *testing.T, want map[string]int64, datagram []byte) {
 		for _, f := range p.Details {
 			want[key+codes[f.C]]++
 		}
-	}
-}
-
-// harness is a source that runs.
-type harness struct {
-	*Source
-	t    *testing.T
-	path string
-	stop func() error // ends Run and returns its error; may be called again
-}
-
-// start runs a source until the test ends.
-func start(t *testing.T, s *sink, o Options) *harness {
-	t.Helper()
-	if o.Path == "" {
-		o.Path = filepath.Join(t.TempDir(), "tlsrpt.sock")
-	}
-	source, err := Listen(o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- source.Run(ctx, s) }()
-	h := &harness{source, t, o.Path, sync.OnceValue(func() error {
-		cancel()
-		return <-done
-	})}
-	t.Cleanup(func() { _ = h.stop() })
-	return h
-}
-
-func (h *harness) send(datagrams ...[]byte) {
-	h.t.Helper()
-	conn := dial(h.t, h.path)
-	for _, d := range datagrams {
-		_, err := conn.Write(d)
-		for len(d) == 0 && errors.Is(err, syscall.EAGAIN) {
-			_, err = conn.Write(d) // net does not wait with nothing to write
-		}
-		if err != nil {
-			h.t.Fatal(err)
-		}
-	}
-}
-
-// await returns once n datagrams were received.
-func (h *harness) await(n int64) {
-	h.t.Helper()
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
-		got := h.Stats()
-		if got.Counted+got.Malformed == n {
-			return
-		}
-		if time.Now().After(end) {
-			h.t.Fatalf("%+v after 20 s, want %d datagrams", got, n)
-		}
-	}
-}
-
-func (h *harness) mustStop() {
-	h.t.Helper()
-	if err := h.stop(); err != nil {
-		h.t.Fatal(err)
 	}
 }
 
@@ -479,66 +414,5 @@ func TestDayOfReceipt(t *testing.T) {
 	after := schema.DayOf(time.Now())
 	if len(s.days) != 1 || !s.days[before] && !s.days[after] {
 		t.Errorf("days %v, want %v", s.days, before)
-	}
-}
-
-var receivers = map[string]func(*net.UnixConn) (receiver, error){
-	"raw":   newReceiver,
-	"plain": func(c *net.UnixConn) (receiver, error) { return newPlainReceiver(c), nil },
-}
-
-func TestReceivers(t *testing.T) {
-	for name, make := range receivers {
-		t.Run(name, func(t *testing.T) {
-			path := filepath.Join(t.TempDir(), "s")
-			socket, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer socket.Close()
-			recv, err := make(socket)
-			if err != nil {
-				t.Fatal(err)
-			}
-			conn := dial(t, path)
-			send := func(texts ...string) {
-				for _, text := range texts {
-					if _, err := conn.Write([]byte(text)); err != nil {
-						t.Fatal(err)
-					}
-				}
-			}
-			var got []string
-			each := func(d []byte) { got = append(got, string(d)) }
-			send("a", "", "b")
-			for len(got) < 3 {
-				if err := recv.burst(each); err != nil {
-					t.Fatal(err)
-				}
-			}
-			woken := false
-			go func() { time.Sleep(time.Millisecond); send("c") }()
-			for !woken {
-				if err := recv.burst(each); err != nil {
-					t.Fatal(err)
-				}
-				woken = len(got) == 4
-			}
-			send("d", "e")
-			interrupt(socket)
-			if err := recv.burst(each); !errors.Is(err, os.ErrDeadlineExceeded) {
-				t.Errorf("burst after interrupt: %v", err)
-			}
-			if err := recv.rest(each); err != nil {
-				t.Fatal(err)
-			}
-			if text := strings.Join(got, ","); text != "a,,b,c,d,e" {
-				t.Errorf("received %q", text)
-			}
-			socket.Close()
-			if err := recv.rest(each); err == nil {
-				t.Error("no error from a closed socket")
-			}
-		})
 	}
 }

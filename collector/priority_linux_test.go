@@ -1,0 +1,39 @@
+package collector
+
+import (
+	"context"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestWriterIsNice holds that the sink works at nice 19, and that no other
+// thread does.
+func TestWriterIsNice(t *testing.T) {
+	nice := func() int {
+		p, err := unix.Getpriority(unix.PRIO_PROCESS, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return 20 - p // the system call has it upside down
+	}
+	before := nice()
+	got := -1
+	s := sink{fail: func(context.Context) error { got = nice(); return nil }}
+	c := NewCounter(&s, "test", CounterOptions{})
+	stop := run(t, c)
+	c.Add(day, session("a.example"))
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	if got != 19 {
+		t.Errorf("the sink works at nice %d, want 19", got)
+	}
+	for range 100 {
+		done := make(chan int)
+		go func() { done <- nice() }()
+		if n := <-done; n != before {
+			t.Fatalf("another goroutine is at nice %d, want %d", n, before)
+		}
+	}
+}
