@@ -3,6 +3,7 @@ package aggregator
 import (
 	"context"
 	"database/sql"
+	"math"
 	"math/rand/v2"
 	"time"
 )
@@ -39,7 +40,7 @@ func (s *Store) Claim(ctx context.Context, now time.Time, c Claim) (claimed []De
 		c.Max = MaxClaim
 	}
 	if c.PerHost <= 0 {
-		c.PerHost = c.Max
+		c.PerHost = math.MaxInt32
 	}
 	c.Filter.State = "" // only pending ones are looked at
 	err = s.write(ctx, "claiming deliveries", func(tx *sql.Tx) error {
