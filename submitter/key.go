@@ -151,6 +151,7 @@ func (k *Key) PEM() ([]byte, error) {
 //
 // RFC 8460, section 3, wants s=tlsrpt; RFC 6376, section 3.6.1, makes ordinary
 // verifiers, and so DMARC, ignore a key without s=email. The record says both.
+// A verifier that takes the list for one word, as dkimpy does, finds no key.
 func (k *Key) TXT() string {
 	return fmt.Sprintf("v=DKIM1; k=%s; s=email:tlsrpt; p=%s", k.Algorithm(), base64.StdEncoding.EncodeToString(k.public()))
 }

@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -288,9 +289,16 @@ func TestBoundary(t *testing.T) {
 	}
 }
 
+// rsaKey is made once: that takes a while.
+var rsaKey = sync.OnceValues(func() (*Key, error) { return GenerateKey(RSA, "example.net", "tlsrpt") })
+
+// newTestKey is a new Ed25519 key, or the RSA key.
 func newTestKey(t testing.TB, algorithm Algorithm) *Key {
 	t.Helper()
-	k, err := GenerateKey(algorithm, "example.net", "tlsrpt")
+	k, err := rsaKey()
+	if algorithm == Ed25519 {
+		k, err = GenerateKey(Ed25519, "example.net", "tlsrpt")
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -430,9 +438,15 @@ name, txt = sys.argv[3].encode() + b".", sys.argv[4].encode()
 def dns(asked, timeout=5):
     return txt if asked == name else None
 message = open(sys.argv[1], "rb").read()
-print(dkim.DKIM(message, minkey=1024).verify(idx=int(sys.argv[2]), dnsfunc=dns))
+try:
+    print(dkim.DKIM(message).verify(idx=int(sys.argv[2]), dnsfunc=dns))
+except dkim.ValidationError:
+    print(False)
 `
-	out, err := exec.Command("/usr/bin/python3", "-c", script, file, fmt.Sprint(i), k.Name(), k.TXT()).CombinedOutput()
+	// RFC 6376, section 3.6.1, makes s= a list. This verifier takes it for one
+	// word and then has no key, so here it gets the record without.
+	txt := strings.Replace(k.TXT(), " s=email:tlsrpt;", "", 1)
+	out, err := exec.Command("/usr/bin/python3", "-c", script, file, fmt.Sprint(i), k.Name(), txt).CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}

@@ -41,7 +41,7 @@ func reportText(r *schema.Report, domain, addsTo string) string {
 	}
 	if more := len(r.Policies) - textPolicies; more > 0 {
 		t.blank()
-		t.line("", "%s more in the attached report.", count(int64(more), "policy is", "policies are"))
+		t.line("", "The attached report has %s.", count(int64(more), "more policy", "more policies"))
 	}
 	t.blank()
 	t.line("", "The attached file is the whole report for programs: JSON, compressed with gzip. You get it because the DNS record at %s%s asks for it.", recordPrefix, domain)
@@ -111,7 +111,7 @@ func (t *text) policy(p schema.PolicyResult) {
 		t.line("  ", "%s: %s%s", sessions(k.sessions), printable(k.kind.Words(), textName), k.where())
 	}
 	if more := len(kinds) - textTypes; more > 0 {
-		t.line("  ", "%s more in the attached report.", count(int64(more), "kind of failure is", "kinds of failure are"))
+		t.line("  ", "The attached report has %s.", count(int64(more), "more kind of failure", "more kinds of failure"))
 	}
 }
 
