@@ -78,7 +78,7 @@ var byHTTPS = []mutation{
 	{"covered twice", func(f *fixture) { f.covered = append(f.covered, "@method") }, "it covers @method twice"},
 	{"covers what is not there", func(f *fixture) { f.covered = append(f.covered, "date") }, "it covers date, which the request has not"},
 	{"covers upper case", func(f *fixture) { f.covered = append(f.covered, "Content-Type") }, "not in lower case"},
-	{"covers a derived component", func(f *fixture) { f.covered = append(f.covered, "@path") }, "it covers @path"},
+	{"covers a derived component", func(f *fixture) { f.covered = append(f.covered, "@path") }, "it covers @path, which says nothing"},
 	{"component with a parameter", func(f *fixture) {
 		f.afterSign = func(p *Post) {
 			p.Header.Set("Signature-Input", f.swap(p.Header.Get("Signature-Input"), `"@method"`, `"@method";req`))
