@@ -72,10 +72,11 @@ type Submitter struct {
 	// Mail takes reports for mailto destinations; nil refuses them.
 	Mail Mailer
 
-	// Dialer connects to https destinations; nil dials public addresses only.
+	// Dialer connects to https destinations; nil dials public addresses only. One
+	// that is given has to refuse the others itself.
 	Dialer Dialer
 
-	// AllowPrivate lets a nil Dialer connect to private addresses. For tests.
+	// AllowPrivate lets the nil Dialer connect to private addresses. For tests.
 	AllowPrivate bool
 
 	// RootCAs verify https destinations; nil means those of the system.
