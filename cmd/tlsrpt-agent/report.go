@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tlsrpt-agent/tlsrpt-agent/agent"
 	"github.com/tlsrpt-agent/tlsrpt-agent/aggregator"
 	"github.com/tlsrpt-agent/tlsrpt-agent/schema"
 	"github.com/tlsrpt-agent/tlsrpt-agent/submitter"
@@ -69,13 +70,16 @@ func (a *app) preview(cmd *cobra.Command, domain string, day schema.Day) (submit
 		}
 	}
 	p, err := s.agent.Preview(cmd.Context(), domain, day)
+	if errors.Is(err, agent.ErrOptions) && s.submitter == nil {
+		return submitter.Parcel{}, nil, errNoContact
+	}
 	return p, s.submitter, noData(err, domain)
 }
 
 // noData says what to do where nothing was counted for a domain.
 func noData(err error, domain string) error {
 	if errors.Is(err, aggregator.ErrNoData) {
-		return hint(fmt.Errorf("nothing was counted for %s: %w", domain, err), `"tlsrpt-agent pending" lists what was counted`)
+		return hint(fmt.Errorf("nothing was counted for %s%w", domain, quiet{err}), `"tlsrpt-agent pending" lists what was counted`)
 	}
 	return err
 }
@@ -83,6 +87,9 @@ func noData(err error, domain string) error {
 // writeMail writes the message that a mail destination would get: the first one
 // of the domain's record, or its postmaster where none can be looked up.
 func (a *app) writeMail(cmd *cobra.Command, p submitter.Parcel, sub *submitter.Submitter) error {
+	if sub == nil {
+		return errNoContact
+	}
 	to := schema.RUA("mailto:postmaster@" + p.Domain)
 	if _, rec, err := sub.Discover(cmd.Context(), p.Domain); err == nil {
 		if i := slices.IndexFunc(rec.RUA, func(r schema.RUA) bool { return r.Address() != "" }); i >= 0 {

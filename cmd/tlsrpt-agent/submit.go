@@ -72,6 +72,9 @@ func (a *app) submit(cmd *cobra.Command, s agent.Submission) error {
 		fmt.Fprintf(a.stderr, "tlsrpt-agent: %d sent, %d waiting for another attempt, %d given up\n",
 			tally[aggregator.DeliverySent], tally[aggregator.DeliveryPending], tally[aggregator.DeliveryGaveUp]+tally[aggregator.DeliveryExpired])
 	}
+	if len(tally) == 0 && !a.json {
+		fmt.Fprintln(a.stderr, "tlsrpt-agent: hint: nothing was due; \"tlsrpt-agent pending\" and \"tlsrpt-agent deliveries\" say why")
+	}
 	if failed := tally[aggregator.DeliveryGaveUp] + tally[aggregator.DeliveryExpired] + tally[aggregator.DeliveryPending]; failed > 0 {
 		return hint(fmt.Errorf("%d deliveries were not accepted", failed), `"tlsrpt-agent deliveries" says why`)
 	}

@@ -1,0 +1,197 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	_ "github.com/mattn/go-sqlite3"
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/tlsrpt-agent/tlsrpt-agent/aggregator"
+	"github.com/tlsrpt-agent/tlsrpt-agent/internal/receiver"
+	"github.com/tlsrpt-agent/tlsrpt-agent/schema"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"tlsrpt-agent": main})
+}
+
+// TestScripts runs the program as an operator does: one script per command and
+// per promise. Beside "tlsrpt-agent", scripts know
+//
+//	world                  start DNS, HTTPS and SMTP servers; write config.toml and a key
+//	publish DOMAIN RECORD  make RECORD the domain's TLSRPT record
+//	count FILE             count sessions: lines of "day domain policy-type success failure [result-type]"
+//	send FILE SOCKET       send each line as a datagram
+//	await FILE TEXT        wait until FILE contains TEXT
+//	arrived                print what was delivered and what is wrong in it
+//	age FILE DAYS          let days pass for a store
+//
+// In FILEs @TODAY@ and @YESTERDAY@ stand for days.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/script",
+		Setup: func(env *testscript.Env) error {
+			today := schema.DayOf(time.Now())
+			env.Setenv("TODAY", today.String())
+			env.Setenv("YESTERDAY", (today - 1).String())
+			env.Setenv("HOME", env.WorkDir)
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"world": startWorld, "publish": publish, "count": count, "send": send,
+			"await": await, "arrived": printArrived, "age": age,
+		},
+		UpdateScripts: *update,
+	})
+}
+
+func scriptError(ts *testscript.TestScript, err error) {
+	if err != nil {
+		ts.Fatalf("%v", err)
+	}
+}
+
+// worlds is the world of each script, by its working directory.
+var worlds = map[string]*receiver.World{}
+
+func startWorld(ts *testscript.TestScript, _ bool, _ []string) {
+	w, err := receiver.Start(receiver.Options{})
+	scriptError(ts, err)
+	ts.Defer(func() { w.Close() })
+	dir := ts.Getenv("WORK")
+	worlds[dir] = w
+	write := func(name string, text []byte) string {
+		path := filepath.Join(dir, name)
+		scriptError(ts, os.WriteFile(path, text, 0o600))
+		return path
+	}
+	var record bytes.Buffer
+	a := &app{stdout: &record}
+	scriptError(ts, a.keygen(nil, filepath.Join(dir, "dkim.pem"), "rsa", "example.com", "tlsrpt"))
+	name, txt, _ := strings.Cut(record.String(), ". IN TXT (")
+	txt = strings.NewReplacer(`" "`, "", `"`, "", ")", "").Replace(txt)
+	w.Zone.SetTXT(name, strings.TrimSpace(txt))
+	write("config.toml", fmt.Appendf(nil, `
+[organization]
+name = "Example Inc."
+contact = "tls-reports@example.com"
+[store]
+path = %q
+[[source.libtlsrpt]]
+socket = %q
+[dns]
+servers = [%q]
+[submit]
+allow_private = true
+[mail]
+via = "smtp://%s"
+helo = "out.example.com"
+[dkim]
+key = %q
+[https]
+ca_file = %q
+`, filepath.Join(dir, "tlsrpt.db"), filepath.Join(dir, "tlsrpt.sock"), w.Zone.Addr(), w.SMTP.Addr(),
+		filepath.Join(dir, "dkim.pem"), write("ca.pem", w.HTTPS.CAPEM())))
+	ts.Setenv("HTTPS", w.URL(""))
+	store, err := aggregator.Open(filepath.Join(dir, "tlsrpt.db"), aggregator.Options{})
+	scriptError(ts, err)
+	_, err = store.SubmissionSince(context.Background(), time.Now())
+	scriptError(ts, errors.Join(err, store.Close()))
+}
+
+func publish(ts *testscript.TestScript, _ bool, args []string) {
+	worlds[ts.Getenv("WORK")].Publish(args[0], strings.Join(args[1:], " "))
+}
+
+// lines is the lines of a file of the script, with days filled in.
+func lines(ts *testscript.TestScript, file string) []string {
+	text := strings.NewReplacer("@TODAY@", ts.Getenv("TODAY"), "@YESTERDAY@", ts.Getenv("YESTERDAY")).Replace(ts.ReadFile(file))
+	return strings.Split(strings.TrimSpace(text), "\n")
+}
+
+func count(ts *testscript.TestScript, _ bool, args []string) {
+	store, err := aggregator.Open(filepath.Join(ts.Getenv("WORK"), "tlsrpt.db"), aggregator.Options{})
+	scriptError(ts, err)
+	defer store.Close()
+	var counts []schema.Count
+	for _, line := range lines(ts, args[0]) {
+		f := strings.Fields(line)
+		day, err := schema.ParseDay(f[0])
+		scriptError(ts, err)
+		policy := schema.Policy{Type: schema.PolicyType(f[2]), Domain: f[1]}
+		c := schema.Count{Day: day, Domain: f[1], Policy: policy.Text()}
+		c.Success, err = strconv.ParseInt(f[3], 10, 64)
+		scriptError(ts, err)
+		c.Failure, err = strconv.ParseInt(f[4], 10, 64)
+		scriptError(ts, err)
+		if len(f) > 5 {
+			d := schema.FailureDetails{ResultType: schema.ResultType(f[5])}
+			c.Details = []schema.DetailsCount{{Details: d.Text(), Sessions: c.Failure}}
+		}
+		counts = append(counts, c)
+	}
+	scriptError(ts, store.Record(context.Background(), "script", nil, counts))
+}
+
+func send(ts *testscript.TestScript, _ bool, args []string) {
+	for _, line := range lines(ts, args[0]) {
+		scriptError(ts, sendDatagram(ts.MkAbs(args[1]), []byte(line)))
+	}
+}
+
+func await(ts *testscript.TestScript, _ bool, args []string) {
+	text := strings.Join(args[1:], " ")
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		got, _ := os.ReadFile(ts.MkAbs(args[0]))
+		if bytes.Contains(got, []byte(text)) {
+			return
+		}
+		if time.Now().After(deadline) {
+			ts.Fatalf("%s does not say %q: %s", args[0], text, got)
+		}
+	}
+}
+
+func printArrived(ts *testscript.TestScript, _ bool, _ []string) {
+	w := worlds[ts.Getenv("WORK")]
+	var out []string
+	for _, r := range w.Reports() {
+		to := strings.ReplaceAll(strings.Join(r.To, ","), w.URL(""), "$HTTPS")
+		out = append(out, fmt.Sprintf("%s %s %d/%d signatures=%d problems=%q\n", to, r.Day, r.Sessions.Success, r.Sessions.Failure, len(r.Signatures), r.Problems))
+	}
+	slices.Sort(out)
+	_, err := ts.Stdout().Write([]byte(strings.ReplaceAll(strings.Join(out, ""), ts.Getenv("YESTERDAY"), "@YESTERDAY@")))
+	scriptError(ts, err)
+}
+
+func age(ts *testscript.TestScript, _ bool, args []string) {
+	days, err := strconv.Atoi(args[1])
+	scriptError(ts, err)
+	scriptError(ts, ageStore(ts.MkAbs(args[0]), days))
+}
+
+// ageStore lets days pass for what was counted.
+func ageStore(path string, days int) error {
+	db, err := sql.Open("sqlite3", path+"?_busy_timeout=5000")
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	for _, table := range []string{"tally", "tally_detail"} {
+		if _, err := db.Exec(`UPDATE `+table+` SET day = day - ?`, days); err != nil {
+			return err
+		}
+	}
+	return nil
+}
