@@ -1,0 +1,36 @@
+# Targets: build (default), install, demo, check, test, bench, clean.
+
+GO      ?= go
+PREFIX  ?= /usr/local
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+
+# SQLite is C.
+export CGO_ENABLED = 1
+
+.PHONY: build install demo check test bench clean
+
+build:
+	$(GO) build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/tlsrpt-agent ./cmd/tlsrpt-agent
+
+install: build
+	install -d '$(DESTDIR)$(PREFIX)/bin'
+	install -m 0755 bin/tlsrpt-agent '$(DESTDIR)$(PREFIX)/bin/tlsrpt-agent'
+
+demo: build
+	bin/tlsrpt-agent demo
+
+# That the generated pages are fresh is a test, of package cmd/tlsrpt-agent.
+check:
+	@unformatted=$$(gofmt -l .) && test -z "$$unformatted" || { echo "gofmt -w $$unformatted"; exit 1; }
+	$(GO) vet ./...
+	$(GO) tool -modfile=tools.mod staticcheck ./...
+
+test:
+	scripts/test-deps
+	$(GO) test -race ./...
+
+bench:
+	$(GO) test -bench . -run '^$$' ./...
+
+clean:
+	rm -rf bin
