@@ -59,7 +59,7 @@ func TestPostfix(t *testing.T) {
 		d.domain.TLSRPT = lab.Asks(https.URL("reports.example.net", "/"+d.domain.Name) + ",mailto:tls@broken.example.net")
 		world.AddDomain(d.domain)
 	}
-	postfix := world.StartPostfix()
+	postfix := world.StartPostfix(exampleMainCF(t)...)
 	dir := t.TempDir()
 	config := writePostfixConfig(t, dir, world, https, postfix.SocketPath())
 
@@ -119,6 +119,7 @@ func checkReport(t *testing.T, domain string, r receiver.Report) {
 			t.Errorf("%s: %s", domain, r.JSON)
 			return
 		}
+		validate(t, r.JSON)
 		p := r.Content.Policies[0]
 		got := fmt.Sprintf("%s %d/%d ", p.Policy.Type, p.Summary.Success, p.Summary.Failure)
 		for _, f := range p.FailureDetails {
