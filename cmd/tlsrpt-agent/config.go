@@ -91,13 +91,13 @@ type httpsConfig struct {
 func defaults() config {
 	var c config
 	c.Store.Path = filepath.Join(stateDir(), "tlsrpt.db")
-	c.Store.Keep = duration(30 * 24 * time.Hour)
+	c.Store.Keep = duration{30 * 24 * time.Hour}
 	c.DNS.Parallel = 32
 	c.Submit = submitConfig{
 		Schedule: agent.DefaultSchedule,
-		Grace:    duration(15 * time.Minute),
-		Spread:   duration(4 * time.Hour),
-		MaxAge:   duration(agent.DefaultMaxAge),
+		Grace:    duration{15 * time.Minute},
+		Spread:   duration{4 * time.Hour},
+		MaxAge:   duration{agent.DefaultMaxAge},
 		PerHost:  agent.DefaultPerHost,
 	}
 	c.Mail.Via = "smtp://localhost:25"
@@ -229,8 +229,9 @@ func (c *config) check() error {
 	return nil
 }
 
-// duration is a time.Duration that also reads days, "30d".
-type duration time.Duration
+// duration is a time.Duration that also reads days, "30d". It is a struct so
+// that a bare number, whose unit nobody knows, is refused.
+type duration struct{ time.Duration }
 
 // UnmarshalText reads "90s", "15m", "4h", "30d" and sums such as "1d12h".
 func (d *duration) UnmarshalText(text []byte) error {
@@ -249,17 +250,17 @@ func (d *duration) UnmarshalText(text []byte) error {
 	if err != nil || v+days < 0 || days < 0 {
 		return fmt.Errorf("malformed duration %q: want such as \"4h\" or \"30d\"", text)
 	}
-	*d = duration(v + days)
+	d.Duration = v + days
 	return nil
 }
 
 // String is the shortest form that UnmarshalText reads.
 func (d duration) String() string {
 	const day = 24 * time.Hour
-	if t := time.Duration(d); t != 0 && t%day == 0 {
+	if t := d.Duration; t != 0 && t%day == 0 {
 		return fmt.Sprintf("%dd", t/day)
 	}
-	s := time.Duration(d).String()
+	s := d.Duration.String()
 	if strings.HasSuffix(s, "m0s") {
 		s = strings.TrimSuffix(s, "0s")
 	}

@@ -51,8 +51,9 @@ func writeSettings(t *testing.T, b *bytes.Buffer, section string, v reflect.Valu
 	for i := range v.NumField() {
 		f, value := v.Type().Field(i), v.Field(i)
 		key := f.Tag.Get("toml")
+		_, isDuration := value.Interface().(duration)
 		switch {
-		case value.Kind() == reflect.Struct:
+		case value.Kind() == reflect.Struct && !isDuration:
 			name := strings.TrimPrefix(section+"."+key, ".")
 			if key != "source" {
 				fmt.Fprintf(b, "\n## [%s]\n\n| key | default | meaning |\n|---|---|---|\n", name)

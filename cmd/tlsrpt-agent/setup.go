@@ -10,7 +10,6 @@ import (
 	"net/netip"
 	"os"
 	"strconv"
-	"time"
 
 	"github.com/tlsrpt-agent/tlsrpt-agent/agent"
 	"github.com/tlsrpt-agent/tlsrpt-agent/aggregator"
@@ -47,7 +46,7 @@ func open(c config, mode storeMode, log *slog.Logger) (*aggregator.Store, error)
 		return nil, hint(fmt.Errorf("there is no store at %s", c.Store.Path),
 			`"tlsrpt-agent run" makes it; --db names another one`)
 	}
-	return aggregator.Open(c.Store.Path, aggregator.Options{Spread: time.Duration(c.Submit.Spread), Logger: log})
+	return aggregator.Open(c.Store.Path, aggregator.Options{Spread: c.Submit.Spread.Duration, Logger: log})
 }
 
 // setup is what a configuration makes.
@@ -90,9 +89,9 @@ func (a *app) setUpWith(c config, mode storeMode, log *slog.Logger, sources func
 			Contact:      c.Organization.Contact,
 			From:         c.Mail.From,
 			Schedule:     c.Submit.Schedule,
-			Grace:        time.Duration(c.Submit.Grace),
-			MaxAge:       time.Duration(c.Submit.MaxAge),
-			Keep:         time.Duration(c.Store.Keep),
+			Grace:        c.Submit.Grace.Duration,
+			MaxAge:       c.Submit.MaxAge.Duration,
+			Keep:         c.Store.Keep.Duration,
 			PerHost:      c.Submit.PerHost,
 			Logger:       log,
 		})
