@@ -2,6 +2,7 @@ package aggregator
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -78,7 +79,7 @@ func BenchmarkRecord(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		for _, pass := range []string{"first"} {
+		for _, pass := range []string{"first", "steady"} {
 			start, cpu := time.Now(), cpuTime()
 			for _, counts := range all {
 				if err := s.Record(context.Background(), "bench", []byte("position"), counts); err != nil {
@@ -107,4 +108,47 @@ func cpuTime() time.Duration {
 		panic(err)
 	}
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// BenchmarkClaim takes and settles 20,000 deliveries on 50 hosts.
+func BenchmarkClaim(b *testing.B) {
+	const domains, hosts = 20_000, 50
+	ctx := context.Background()
+	for b.Loop() {
+		b.StopTimer()
+		s := newStore(b)
+		counts := make([]schema.Count, domains)
+		for i := range counts {
+			counts[i] = success(fmt.Sprintf("domain-%d.example", i), 1)
+		}
+		record(b, s, counts...)
+		release(b, s)
+		must(b, s.write(ctx, "planning", func(tx *sql.Tx) error { // at once, or it takes most of the time
+			for i := range counts {
+				dd := DomainDay{Day: testDay, Domain: counts[i].Domain}
+				p := reportPlan(s, dd, schema.RUA(fmt.Sprintf("mailto:a@host-%d.example", i%hosts)))
+				if err := addReport(tx, &p, s.keys.domain(dd.Domain), testNow); err != nil {
+					return err
+				}
+			}
+			return nil
+		}))
+		b.StartTimer()
+		claimed := 0
+		for start := time.Now(); ; b.ReportMetric(float64(claimed)/time.Since(start).Seconds(), "deliveries/s") {
+			got := claim(b, s, testNow, Claim{PerHost: 2})
+			if len(got) == 0 {
+				break
+			}
+			claimed += len(got)
+			outcomes := make([]Outcome, len(got))
+			for i, d := range got {
+				outcomes[i] = outcome(d, DeliverySent)
+			}
+			must(b, s.Settle(ctx, outcomes))
+		}
+		if claimed != domains {
+			b.Fatalf("%d deliveries, want %d", claimed, domains)
+		}
+	}
 }

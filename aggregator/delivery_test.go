@@ -105,6 +105,7 @@ func TestClaimAndSettle(t *testing.T) {
 func TestSettleIgnoresLostLease(t *testing.T) {
 	s := newStore(t)
 	deliverTo(t, s, 1, "a.example")
+	settleOne(t, s, Outcome{ID: 1, State: DeliveryGaveUp}) // lease 0 is no lease
 	first := claim(t, s, testNow, Claim{Lease: 1500 * time.Millisecond})[0]
 	if got := claim(t, s, testNow.Add(1500*time.Millisecond), Claim{}); got != nil {
 		t.Fatalf("claimed before the lease ended: %v", got)
@@ -118,7 +119,6 @@ func TestSettleIgnoresLostLease(t *testing.T) {
 	if d := delivery(t, s, first.ID); d != second {
 		t.Errorf("a lost lease changed %+v to %+v", second, d)
 	}
-	settleOne(t, s, Outcome{ID: first.ID, State: DeliveryGaveUp}) // lease 0 is no lease
 	settleOne(t, s, outcome(second, DeliverySent))
 	settleOne(t, s, outcome(second, DeliveryGaveUp)) // a second time
 	if d := delivery(t, s, first.ID); d.State != DeliverySent {
@@ -184,9 +184,10 @@ func TestClaimIsFair(t *testing.T) {
 	for i := range 70 {
 		others = append(others, fmt.Sprintf("host-%02d.example", i))
 	}
-	deliverTo(t, s, 1, others...)
+	deliverTo(t, s, 2, others...)
 	seen := map[string]int{}
-	for range 2 {
+	// The second process begins with the same hosts.
+	for _, s := range []*Store{s, openStore(t, s.path, Options{})} {
 		for _, d := range claim(t, s, testNow, Claim{PerHost: 1}) {
 			seen[d.Host]++
 		}
