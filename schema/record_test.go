@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/tlsrpt-agent/tlsrpt-agent/schema"
 )
@@ -153,7 +154,7 @@ func TestParseRecordBounds(t *testing.T) {
 	}
 	// Faults go to terminals and logs.
 	rec, _ = schema.ParseRecord("v=TLSRPTv1;rua=mailto:a@example.com;\x1b[2J\r\nX\xff")
-	if len(rec.Faults) != 1 || strings.ContainsAny(rec.Faults[0], "\x1b\r\n\xff") {
+	if len(rec.Faults) != 1 || strings.ContainsAny(rec.Faults[0], "\x1b\r\n") || !utf8.ValidString(rec.Faults[0]) {
 		t.Errorf("faults %q", rec.Faults)
 	}
 }

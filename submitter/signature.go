@@ -198,11 +198,11 @@ type signature struct {
 func findSignature(h http.Header) (signature, error) {
 	inputs, err := httpsfv.UnmarshalDictionary(h.Values("Signature-Input"))
 	if err != nil {
-		return signature{}, fmt.Errorf("Signature-Input: %w", err)
+		return signature{}, fmt.Errorf("field Signature-Input: %w", err)
 	}
 	values, err := httpsfv.UnmarshalDictionary(h.Values("Signature"))
 	if err != nil {
-		return signature{}, fmt.Errorf("Signature: %w", err)
+		return signature{}, fmt.Errorf("field Signature: %w", err)
 	}
 	for _, label := range inputs.Names() {
 		input, _ := inputs.Get(label)
