@@ -72,16 +72,23 @@ type Answer struct {
 	// Name is the end of the CNAME chain, lower case, with final dot.
 	Name string
 
-	// Records are the records of the type at Name, at least one.
+	// Records are the records of the type at Name, at least one; none if there
+	// are no such records.
 	Records []dns.RR
 
 	// Authentic says that the server set the AD bit in every reply of the chain:
-	// it vouches for the data by DNSSEC (RFC 4035, section 3.2.3).
+	// it vouches for the data, or for their absence, by DNSSEC (RFC 4035, section
+	// 3.2.3).
 	Authentic bool
+
+	// TTL is how long the answer holds: the lowest TTL of the chain, or what the
+	// SOA record says of an absence (RFC 2308, section 5). 0 if nothing says it.
+	TTL time.Duration
 }
 
 // Lookup asks for the records of one type and follows CNAMEs. A name that DNS
-// cannot hold does not exist. The error is [ErrNotFound], or temporary.
+// cannot hold does not exist. The error is [ErrNotFound], and the answer then
+// says how sure that is, or temporary.
 func (r *Resolver) Lookup(ctx context.Context, name string, qtype uint16) (Answer, error) {
 	r = r.orProcess()
 	fault := func(err error) (Answer, error) {
@@ -90,7 +97,7 @@ func (r *Resolver) Lookup(ctx context.Context, name string, qtype uint16) (Answe
 	if _, ok := dns.IsDomainName(name); !ok || name == "" {
 		return fault(ErrNotFound)
 	}
-	a := Answer{Name: dns.CanonicalName(name), Authentic: true}
+	a := Answer{Name: dns.CanonicalName(name), Authentic: true, TTL: maxTTL}
 	for links := 0; ; {
 		reply, err := r.ask(ctx, a.Name, qtype)
 		if err != nil {
@@ -105,7 +112,9 @@ func (r *Resolver) Lookup(ctx context.Context, name string, qtype uint16) (Answe
 		case len(a.Records) > 0:
 			return a, nil
 		case reply.Rcode == dns.RcodeNameError || links == asked:
-			return fault(ErrNotFound)
+			a.holdAbsence(reply.Ns)
+			_, err := fault(ErrNotFound)
+			return a, err
 		}
 		// The chain leaves what the server knew: its end is asked for itself.
 	}
@@ -123,8 +132,10 @@ func (a *Answer) follow(rrs []dns.RR, qtype uint16, links int) int {
 			}
 			if h.Rrtype == qtype {
 				a.Records = append(a.Records, rr)
+				a.hold(h.Ttl)
 			} else if c, ok := rr.(*dns.CNAME); ok {
 				next = dns.CanonicalName(c.Target)
+				a.hold(h.Ttl)
 			}
 		}
 		if len(a.Records) > 0 || next == "" {
@@ -135,6 +146,42 @@ func (a *Answer) follow(rrs []dns.RR, qtype uint16, links int) int {
 	return links
 }
 
+// maxTTL is the highest TTL there is (RFC 2181, section 8).
+const maxTTL = (1<<31 - 1) * time.Second
+
+// hold bounds the TTL of a by that of a record, in seconds.
+func (a *Answer) hold(ttl uint32) {
+	// RFC 2181, section 8: the highest bit stands for a TTL of 0.
+	if ttl > 1<<31-1 {
+		ttl = 0
+	}
+	a.TTL = min(a.TTL, time.Duration(ttl)*time.Second)
+}
+
+// holdAbsence bounds the TTL of a by the SOA record of a reply that denies.
+// Without one nobody should keep the answer (RFC 2308, section 5).
+func (a *Answer) holdAbsence(authority []dns.RR) {
+	for _, rr := range authority {
+		if soa, ok := rr.(*dns.SOA); ok {
+			a.hold(min(soa.Hdr.Ttl, soa.Minttl))
+			return
+		}
+	}
+	a.TTL = 0
+}
+
+// Texts is the TXT records of a, each with its character-strings joined without
+// spaces (RFC 7208, section 3.3).
+func (a Answer) Texts() []string {
+	var txts []string
+	for _, rr := range a.Records {
+		if txt, ok := rr.(*dns.TXT); ok {
+			txts = append(txts, unescape(strings.Join(txt.Txt, "")))
+		}
+	}
+	return txts
+}
+
 // LookupTXT is the TXT records of name, each with its character-strings joined
 // without spaces (RFC 7208, section 3.3). The error is [ErrNotFound], or
 // temporary.
@@ -143,13 +190,7 @@ func (r *Resolver) LookupTXT(ctx context.Context, name string) ([]string, error)
 	if err != nil {
 		return nil, err
 	}
-	var txts []string
-	for _, rr := range a.Records {
-		if txt, ok := rr.(*dns.TXT); ok {
-			txts = append(txts, unescape(strings.Join(txt.Txt, "")))
-		}
-	}
-	return txts, nil
+	return a.Texts(), nil
 }
 
 // unescape is the bytes of a TXT record, which the dns package holds in the

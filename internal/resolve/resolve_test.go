@@ -21,15 +21,8 @@ import (
 // serve starts a name server on loopback, over UDP and TCP on one port.
 func serve(t *testing.T, handler dns.HandlerFunc) (addr string) {
 	t.Helper()
-	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	pc, l := listenBoth(t)
 	addr = pc.LocalAddr().String()
-	l, err := net.Listen("tcp", addr)
-	if err != nil {
-		t.Fatal(err)
-	}
 	for _, s := range []*dns.Server{{PacketConn: pc, Handler: handler}, {Listener: l, Handler: handler}} {
 		started := make(chan struct{})
 		s.NotifyStartedFunc = func() { close(started) }
@@ -39,6 +32,26 @@ func serve(t *testing.T, handler dns.HandlerFunc) (addr string) {
 		t.Cleanup(func() { s.Shutdown(); wg.Wait() })
 	}
 	return addr
+}
+
+// listenBoth opens one port for UDP and TCP. A port that is free for the one may
+// be taken for the other: then the next is tried.
+func listenBoth(t *testing.T) (net.PacketConn, net.Listener) {
+	t.Helper()
+	var err error
+	for range 16 {
+		var pc net.PacketConn
+		if pc, err = net.ListenPacket("udp", "127.0.0.1:0"); err != nil {
+			break
+		}
+		var l net.Listener
+		if l, err = net.Listen("tcp", pc.LocalAddr().String()); err == nil {
+			return pc, l
+		}
+		pc.Close()
+	}
+	t.Fatal(err)
+	return nil, nil
 }
 
 // zone answers from records in the form of a zone file. A name without records
@@ -379,6 +392,62 @@ func TestAuthentic(t *testing.T) {
 	} {
 		if a, err := r.Lookup(t.Context(), host, dns.TypeTXT); err != nil || a.Authentic != want {
 			t.Errorf("%s: %t, %v; want %t", host, a.Authentic, err, want)
+		}
+	}
+}
+
+// An absence that is vouched for is worth as much as a record: RFC 7672, section
+// 2.2.1, needs to know that there is no MX.
+func TestAuthenticAbsence(t *testing.T) {
+	addr := serve(t, func(w dns.ResponseWriter, q *dns.Msg) {
+		m := new(dns.Msg).SetRcode(q, dns.RcodeNameError)
+		m.AuthenticatedData = q.Question[0].Name == "signed.example.com."
+		w.WriteMsg(m)
+	})
+	r := &Resolver{Servers: []string{addr}}
+	for host, want := range map[string]bool{"signed.example.com": true, "plain.example.com": false} {
+		a, err := r.Lookup(t.Context(), host, dns.TypeMX)
+		if !errors.Is(err, ErrNotFound) || a.Authentic != want || a.Name != host+"." {
+			t.Errorf("%s: %+v, %v; want ErrNotFound, authentic %t", host, a, err, want)
+		}
+	}
+}
+
+func TestTTL(t *testing.T) {
+	soa := func(ttl, minimum string) string {
+		return "example.com. " + ttl + " SOA ns.example.com. root.example.com. 1 2 3 4 " + minimum
+	}
+	answers := map[string][2][]string{ // answer, authority
+		"plain.example.com.":    {{"plain.example.com. 300 TXT x", "plain.example.com. 200 TXT y"}},
+		"alias.example.com.":    {{"alias.example.com. 100 CNAME plain.example.com.", "plain.example.com. 300 TXT x"}},
+		"slow.example.com.":     {{"slow.example.com. 900 CNAME plain.example.com."}},
+		"zero.example.com.":     {{"zero.example.com. 0 TXT x"}},
+		"negative.example.com.": {{"negative.example.com. 4294967295 TXT x"}},
+		"none.example.com.":     {nil, {soa("600", "50")}},
+		"none2.example.com.":    {nil, {soa("40", "600")}},
+		"silent.example.com.":   {},
+		"gone.example.com.":     {{"gone.example.com. 20 CNAME none.example.com."}, {soa("600", "50")}},
+	}
+	addr := serve(t, func(w dns.ResponseWriter, q *dns.Msg) {
+		m := new(dns.Msg).SetReply(q)
+		for i, section := range []*[]dns.RR{&m.Answer, &m.Ns} {
+			for _, s := range answers[q.Question[0].Name][i] {
+				rr, err := dns.NewRR(s)
+				if err != nil {
+					t.Error(err)
+				}
+				*section = append(*section, rr)
+			}
+		}
+		w.WriteMsg(m)
+	})
+	r := &Resolver{Servers: []string{addr}}
+	for host, want := range map[string]time.Duration{
+		"plain": 200, "alias": 100, "slow": 200, "zero": 0, "negative": 0, "none": 50, "none2": 40, "silent": 0, "gone": 20,
+	} {
+		a, err := r.Lookup(t.Context(), host+".example.com", dns.TypeTXT)
+		if a.TTL != want*time.Second || err != nil && !errors.Is(err, ErrNotFound) {
+			t.Errorf("%s: %s, %v; want %ds", host, a.TTL, err, want)
 		}
 	}
 }
