@@ -9,7 +9,7 @@ import (
 
 // enter begins with a domain-day. While its day is open that takes no query.
 func (r *recorder) enter(day schema.Day, domain int64) error {
-	r.at = domainDayAt{day: day, domain: domain, policies: -1, details: -1}
+	r.at = domainDayAt{day: day, domain: domain}
 	closed, known := r.closed[day]
 	if !known {
 		if err := r.QueryRow(`SELECT EXISTS (SELECT 1 FROM day WHERE day = ?)`, day).Scan(&closed); err != nil {

@@ -20,7 +20,7 @@ type Report struct {
 	Submitter string
 	FileName  string // "submitter!domain!begin!end!id.json.gz"
 	From      string // addr-spec
-	MessageID string // without angle brackets or with them, as it was given
+	MessageID string // as it was given
 	Boundary  string // of the message's parts
 	Date      time.Time
 	Text      string // the part for people

@@ -104,8 +104,8 @@ type domainDayAt struct {
 	late   bool // its day is closed, so that totals are due
 	total  schema.Summary
 
-	policies int // rows, at least; -1: not counted yet
-	details  int
+	policiesFull bool // no room for another policy
+	detailsFull  bool
 }
 
 func (r *recorder) recordAll(all []sighting) (err error) {
@@ -153,7 +153,9 @@ func (r *recorder) record(c *sighting) error {
 	return r.noteRecord(c)
 }
 
-// tally counts c and says under which policy.
+// tally counts c and says under which policy. Where there is no room for a new
+// policy, INSERT OR IGNORE finds NULL in its place and does nothing. To ask
+// first, in a statement or a SELECT of its own, doubles the cost of a new row.
 func (r *recorder) tally(c *sighting) (policy int64, err error) {
 	n, err := affected(r.count.Exec(c.Success, c.Failure, c.Day, c.domain, r.at.part, c.policy))
 	if err != nil || n > 0 {
@@ -162,34 +164,20 @@ func (r *recorder) tally(c *sighting) (policy int64, err error) {
 	if err := r.useDomain(c); err != nil {
 		return 0, err
 	}
-	if full, err := r.full(&r.at.policies, "tally", maxPolicies); err != nil {
-		return 0, err
-	} else if full {
-		return r.foldPolicy(c)
-	}
-	return c.policy, r.addPolicy(c, c.policy, c.Policy)
-}
-
-// full reports whether a table has no room for another row of this domain-day.
-// n is how many it has; -1: unknown.
-func (r *recorder) full(n *int, table string, bound int) (bool, error) {
-	if *n < 0 {
-		if err := r.QueryRow(`SELECT count(*) FROM `+table+` WHERE day = ? AND domain = ? AND part = ?`,
-			r.at.day, r.at.domain, r.at.part).Scan(n); err != nil {
-			return false, err
+	if !r.at.policiesFull {
+		n, err = affected(r.Exec(`INSERT OR IGNORE INTO tally (day, domain, part, policy, success, failure)
+			VALUES (?1, ?2, ?3, iif((SELECT count(*) FROM tally WHERE day = ?1 AND domain = ?2 AND part = ?3) < ?4, ?5, NULL), ?6, ?7)`,
+			c.Day, c.domain, r.at.part, maxPolicies, c.policy, c.Success, c.Failure))
+		if err != nil {
+			return 0, err
 		}
+		if n > 0 {
+			r.use(wording{"policy", c.policy, c.Day, string(c.Policy)})
+			return c.policy, nil
+		}
+		r.at.policiesFull = true
 	}
-	*n++
-	return *n > bound, nil
-}
-
-// addPolicy counts c under a policy that may have no tally yet.
-func (r *recorder) addPolicy(c *sighting, policy int64, text schema.PolicyText) error {
-	r.use(wording{"policy", policy, c.Day, string(text)})
-	_, err := r.Exec(`INSERT INTO tally (day, domain, part, policy, success, failure) VALUES (?, ?, ?, ?, ?, ?)
-		ON CONFLICT (day, domain, part, policy) DO UPDATE SET success = success + excluded.success, failure = failure + excluded.failure`,
-		c.Day, c.domain, r.at.part, policy, c.Success, c.Failure)
-	return err
+	return r.foldPolicy(c)
 }
 
 // foldPolicy counts c under its policy type alone.
@@ -203,7 +191,11 @@ func (r *recorder) foldPolicy(c *sighting) (policy int64, err error) {
 	if policy != c.policy {
 		r.folded += c.Success + c.Failure
 	}
-	return policy, r.addPolicy(c, policy, text)
+	r.use(wording{"policy", policy, c.Day, string(text)})
+	_, err = r.Exec(`INSERT INTO tally (day, domain, part, policy, success, failure) VALUES (?, ?, ?, ?, ?, ?)
+		ON CONFLICT (day, domain, part, policy) DO UPDATE SET success = success + excluded.success, failure = failure + excluded.failure`,
+		c.Day, c.domain, r.at.part, policy, c.Success, c.Failure)
+	return policy, err
 }
 
 // tallyDetails counts details of sessions that were counted under policy.
@@ -215,22 +207,20 @@ func (r *recorder) tallyDetails(c *sighting, policy int64, d schema.DetailsCount
 	if err != nil || n > 0 {
 		return err
 	}
-	if full, err := r.full(&r.at.details, "tally_detail", maxDetails); err != nil {
-		return err
-	} else if full {
-		return r.foldDetails(c, policy, d)
+	if !r.at.detailsFull {
+		n, err = affected(r.Exec(`INSERT OR IGNORE INTO tally_detail (day, domain, part, policy, detail, sessions)
+			VALUES (?1, ?2, ?3, ?4, iif((SELECT count(*) FROM tally_detail WHERE day = ?1 AND domain = ?2 AND part = ?3) < ?5, ?6, NULL), ?7)`,
+			c.Day, c.domain, r.at.part, policy, maxDetails, id, d.Sessions))
+		if err != nil {
+			return err
+		}
+		if n > 0 {
+			r.use(wording{"detail", id, c.Day, string(d.Details)})
+			return nil
+		}
+		r.at.detailsFull = true
 	}
-	return r.addDetails(c, policy, d)
-}
-
-// addDetails counts details that may have no tally yet.
-func (r *recorder) addDetails(c *sighting, policy int64, d schema.DetailsCount) error {
-	id := r.store.keys.details(d.Details)
-	r.use(wording{"detail", id, c.Day, string(d.Details)})
-	_, err := r.Exec(`INSERT INTO tally_detail (day, domain, part, policy, detail, sessions) VALUES (?, ?, ?, ?, ?, ?)
-		ON CONFLICT (day, domain, part, policy, detail) DO UPDATE SET sessions = sessions + excluded.sessions`,
-		c.Day, c.domain, r.at.part, policy, id, d.Sessions)
-	return err
+	return r.foldDetails(c, policy, d)
 }
 
 // foldDetails counts d under its result type alone.
@@ -240,8 +230,13 @@ func (r *recorder) foldDetails(c *sighting, policy int64, d schema.DetailsCount)
 		return err
 	}
 	r.folded += d.Sessions
-	d.Details = schema.FailureDetails{ResultType: f.ResultType}.Text()
-	return r.addDetails(c, policy, d)
+	text := schema.FailureDetails{ResultType: f.ResultType}.Text()
+	id := r.store.keys.details(text)
+	r.use(wording{"detail", id, c.Day, string(text)})
+	_, err = r.Exec(`INSERT INTO tally_detail (day, domain, part, policy, detail, sessions) VALUES (?, ?, ?, ?, ?, ?)
+		ON CONFLICT (day, domain, part, policy, detail) DO UPDATE SET sessions = sessions + excluded.sessions`,
+		c.Day, c.domain, r.at.part, policy, id, d.Sessions)
+	return err
 }
 
 // useSlack is how many days the column "used" may lag behind: a row is written
@@ -275,9 +270,23 @@ func (r *recorder) storeUsed() error {
 	return nil
 }
 
-// useDomain is use for a domain.
+// useDomain is use for a domain. A new one gets its record at once.
 func (r *recorder) useDomain(c *sighting) error {
-	_, err := r.Exec(`INSERT INTO domain (id, used, name) VALUES (?, ?, ?)
-		ON CONFLICT (id) DO UPDATE SET used = excluded.used WHERE used < excluded.used - ?`, c.domain, c.Day, c.Domain, useSlack)
+	seen := int64(0)
+	if c.Record != "" {
+		seen = r.seen(c)
+	}
+	n, err := affected(r.Exec(`INSERT INTO domain (id, used, record_seen, name, record) VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING`,
+		c.domain, c.Day, seen, c.Domain, pack(c.Record)))
+	if err != nil {
+		return err
+	}
+	if n > 0 {
+		if c.Record != "" {
+			r.store.records.fresh(c.domain, c.Record, seen)
+		}
+		return nil
+	}
+	_, err = r.Exec(`UPDATE domain SET used = ?1 WHERE id = ?2 AND used < ?1 - ?3`, c.Day, c.domain, useSlack)
 	return err
 }

@@ -15,14 +15,17 @@ func (r *recorder) noteRecord(c *sighting) error {
 	if c.Record == "" {
 		return nil
 	}
-	seen := r.now.Unix()
-	if end := c.Day.End().Unix(); end < seen {
-		seen = end // a log of long ago says nothing about now
-	}
+	seen := r.seen(c)
 	if r.store.records.fresh(c.domain, c.Record, seen) {
 		return nil
 	}
 	return storeRecord(r.Tx, c.domain, c.Record, seen)
+}
+
+// seen is when the record of c was seen, at the latest: a log of long ago says
+// nothing about now.
+func (r *recorder) seen(c *sighting) int64 {
+	return min(r.now.Unix(), c.Day.End().Unix())
 }
 
 // storeRecord stores the TLSRPT record of a domain, unless a newer one is known
