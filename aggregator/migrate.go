@@ -100,6 +100,7 @@ func (s *Store) migrate() error {
 			if _, err := tx.Exec(mark); err != nil {
 				return err
 			}
+			s.log.Info("store brought up to date", "path", s.path, "from", version, "to", len(all))
 		}
 		return s.loadSecret(tx)
 	})

@@ -60,7 +60,7 @@ type Options struct {
 	// moment of its own. 0: all at once.
 	Spread time.Duration
 
-	// Logger hears of what the store mends by itself. nil: nobody does.
+	// Logger hears when a store is made or brought up to date. nil: nobody does.
 	Logger *slog.Logger
 }
 

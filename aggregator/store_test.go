@@ -1,14 +1,17 @@
 package aggregator
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"errors"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -135,6 +138,18 @@ func TestOpenTogether(t *testing.T) {
 	wg.Wait()
 	if len(slices.Compact(tokens)) != 1 || len(tokens[0]) != 16 {
 		t.Errorf("tokens %q, want one of 16 characters", tokens)
+	}
+}
+
+func TestOpenLogs(t *testing.T) {
+	var log bytes.Buffer
+	o := Options{Logger: slog.New(slog.NewTextHandler(&log, nil))}
+	path := filepath.Join(t.TempDir(), "store.db")
+	for range 2 {
+		must(t, openStore(t, path, o).Close())
+	}
+	if n := strings.Count(log.String(), "store brought up to date"); n != 1 {
+		t.Errorf("logged %d times that the store was made, want once: %s", n, &log)
 	}
 }
 
