@@ -369,8 +369,8 @@ func TestPlanTogether(t *testing.T) {
 	}
 	release(t, s)
 	results := make(chan error)
+	due := dueDomains(t, s, testNow) // before either begins to plan
 	for _, s := range stores {
-		due := dueDomains(t, s, testNow)
 		go func() {
 			for _, dd := range due {
 				results <- s.Plan(ctx, reportPlan(s, dd, "mailto:a@example.com"))
