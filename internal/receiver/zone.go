@@ -54,8 +54,13 @@ func StartZone() (*Zone, error) {
 	}
 	z.ctx, z.cancel = context.WithCancel(context.Background())
 	z.close = sync.OnceValue(z.shutdown)
-	z.serve(&dns.Server{PacketConn: packets, Handler: dns.HandlerFunc(z.answer)})
-	z.serve(&dns.Server{Listener: listener, Handler: dns.HandlerFunc(z.answer)})
+	err = errors.Join(
+		z.serve(&dns.Server{PacketConn: packets, Handler: dns.HandlerFunc(z.answer)}),
+		z.serve(&dns.Server{Listener: listener, Handler: dns.HandlerFunc(z.answer)}),
+	)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("receiver: starting the DNS server: %w", err), z.Close(), packets.Close(), listener.Close())
+	}
 	return z, nil
 }
 
@@ -77,13 +82,18 @@ func listenBoth() (net.PacketConn, net.Listener, error) {
 	return nil, nil, err
 }
 
-// serve runs s and returns when it can be shut down.
-func (z *Zone) serve(s *dns.Server) {
-	started := make(chan struct{})
+// serve runs s and returns when it can be shut down, or could not start.
+func (z *Zone) serve(s *dns.Server) error {
+	started, ended := make(chan struct{}), make(chan error, 1)
 	s.NotifyStartedFunc = func() { close(started) }
-	z.servers = append(z.servers, s)
-	z.running.Go(func() { _ = s.ActivateAndServe() }) // its error is that of a closed socket
-	<-started
+	z.running.Go(func() { ended <- s.ActivateAndServe() })
+	select {
+	case <-started:
+		z.servers = append(z.servers, s)
+		return nil
+	case err := <-ended:
+		return err
+	}
 }
 
 // Addr is the address to send queries to, "127.0.0.1:port".

@@ -231,6 +231,13 @@ func TestZoneCloseEndsDelays(t *testing.T) {
 	}
 }
 
+func TestZoneThatCannotServe(t *testing.T) {
+	z := startZone(t)
+	if err := z.serve(&dns.Server{}); err == nil { // nothing to listen on
+		t.Error("a server without a socket runs")
+	}
+}
+
 func TestZoneIsSafeForConcurrentUse(t *testing.T) {
 	z := startZone(t)
 	var all sync.WaitGroup
