@@ -9,7 +9,7 @@ import (
 
 // pause bounds the time between two looks at the store. Commands of other
 // processes change it too, and this is how long they may go unnoticed.
-const pause = 30 * time.Second
+const pause = time.Minute
 
 // step does all the work there is, and says when there will be more: the zero
 // time means that it does not know.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"time"
 
@@ -25,6 +24,9 @@ const (
 	// freshness is how old the record that stands in may be.
 	freshness = 48 * time.Hour
 
+	// planGroup bounds how many plans share a transaction.
+	planGroup = 256
+
 	// planDeadline bounds the look-up and the making of one report.
 	planDeadline = time.Minute
 )
@@ -42,54 +44,53 @@ func (a *Agent) planDue(ctx context.Context) (time.Time, error) {
 // number of domains.
 const page = 512
 
-// plan plans the domain-days that are due at now and that s selects.
+// plan plans the domain-days that are due at now and that s selects. An error is
+// the store's: it says nothing about a domain.
 func (a *Agent) plan(ctx context.Context, now time.Time, s Submission) error {
-	var last aggregator.DomainDay
-	for ctx.Err() == nil {
-		due, err := a.store.Due(ctx, now, page, last)
-		if err != nil {
-			return err
-		}
-		if len(due) == 0 {
-			return nil
-		}
-		last = due[len(due)-1]
-		due = slices.DeleteFunc(due, func(d aggregator.DomainDay) bool { return !s.selects(d.Day, d.Domain) })
-		if err := a.planAll(ctx, due); err != nil {
-			return err
-		}
-	}
-	return ctx.Err()
-}
-
-// planAll plans the domain-days of one page at the same time. An error is the
-// store's: it says nothing about a domain.
-func (a *Agent) planAll(ctx context.Context, page []aggregator.DomainDay) error {
-	work := make(chan aggregator.DomainDay)
-	errs := make([]error, planners)
-	var wg sync.WaitGroup
-	for i := range planners {
-		wg.Go(func() {
+	work, plans := make(chan aggregator.DomainDay), make(chan aggregator.Plan)
+	var deciding, storing sync.WaitGroup
+	for range planners {
+		deciding.Go(func() {
 			for d := range work {
-				if err := a.planOne(ctx, d); err != nil {
-					errs[i] = err
-				}
+				a.planOne(ctx, d, plans)
 			}
 		})
 	}
-	for _, d := range page {
-		if ctx.Err() != nil {
-			break
+	var storeErr error
+	storing.Go(func() { storeErr = a.storePlans(ctx, plans) })
+	readErr := a.eachDue(ctx, now, func(d aggregator.DomainDay) {
+		if s.selects(d.Day, d.Domain) {
+			work <- d
 		}
-		work <- d
-	}
+	})
 	close(work)
-	wg.Wait()
-	return errors.Join(errs...)
+	deciding.Wait()
+	close(plans)
+	storing.Wait()
+	return errors.Join(readErr, storeErr)
 }
 
-// planOne decides what becomes of one domain-day and writes it to the store.
-func (a *Agent) planOne(ctx context.Context, d aggregator.DomainDay) error {
+// eachDue calls f for each domain-day that is due at now, until ctx ends.
+func (a *Agent) eachDue(ctx context.Context, now time.Time, f func(aggregator.DomainDay)) error {
+	var last aggregator.DomainDay
+	for {
+		due, err := a.store.Due(ctx, now, page, last)
+		if err != nil || len(due) == 0 {
+			return err
+		}
+		for _, d := range due {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			f(d)
+		}
+		last = due[len(due)-1]
+	}
+}
+
+// planOne decides what becomes of one domain-day. What cannot be decided yet is
+// put off.
+func (a *Agent) planOne(ctx context.Context, d aggregator.DomainDay, plans chan<- aggregator.Plan) {
 	var p aggregator.Plan
 	err := guarded(func() (err error) {
 		ctx, cancel := context.WithTimeout(ctx, planDeadline)
@@ -99,29 +100,54 @@ func (a *Agent) planOne(ctx context.Context, d aggregator.DomainDay) error {
 	})
 	switch {
 	case ctx.Err() != nil:
-		return nil // shutting down: the domain-day stays due
+		return // shutting down: the domain-day stays due
 	case err != nil && (d.Failing.IsZero() || time.Since(d.Failing) < lifetime):
-		return a.postpone(ctx, d, err)
+		a.postpone(ctx, d, err)
+		return
 	case err != nil:
 		a.log.Error("planning given up", "domain", d.Domain, "day", d.Day, "error", err)
 		p = aggregator.Plan{DomainDay: d, State: aggregator.StateExpired}
 	}
-	switch err := a.store.Plan(ctx, p); {
-	case errors.Is(err, aggregator.ErrPlanned), errors.Is(err, aggregator.ErrChanged):
-		return nil // by another process, or there is more to report: it comes up again if it is due
-	case err != nil:
-		return err
+	plans <- p
+}
+
+// storePlans stores plans in groups, each as large as it grew while the one
+// before was stored.
+func (a *Agent) storePlans(ctx context.Context, plans <-chan aggregator.Plan) error {
+	var failed error
+	for p := range plans {
+		group := []aggregator.Plan{p}
+		for more := true; more && len(group) < planGroup; {
+			select {
+			case p, ok := <-plans:
+				if more = ok; ok {
+					group = append(group, p)
+				}
+			default:
+				more = false
+			}
+		}
+		for i, err := range a.store.PlanAll(ctx, group) {
+			p := &group[i]
+			switch {
+			case errors.Is(err, aggregator.ErrPlanned), errors.Is(err, aggregator.ErrChanged):
+				continue // by another process, or there is more to report: it comes up again if it is due
+			case err != nil:
+				failed = err
+				continue
+			}
+			a.log.Info("planned", "domain", p.DomainDay.Domain, "day", p.DomainDay.Day, "state", p.State, "destinations", len(p.RUAs))
+			if p.Report != nil {
+				signal(a.planned)
+			}
+		}
 	}
-	a.log.Info("planned", "domain", d.Domain, "day", d.Day, "state", p.State, "destinations", len(p.RUAs))
-	if p.Report != nil {
-		signal(a.planned)
-	}
-	return nil
+	return failed
 }
 
 // postpone puts off a domain-day that could not be decided. The look-up is
 // retried until it is too late for a report.
-func (a *Agent) postpone(ctx context.Context, d aggregator.DomainDay, cause error) error {
+func (a *Agent) postpone(ctx context.Context, d aggregator.DomainDay, cause error) {
 	now := time.Now()
 	failing := d.Failing
 	if failing.IsZero() {
@@ -133,7 +159,9 @@ func (a *Agent) postpone(ctx context.Context, d aggregator.DomainDay, cause erro
 	}
 	a.log.Warn("planning postponed", "domain", d.Domain, "day", d.Day, "until", until, "error", cause)
 	d.Failing = failing
-	return a.store.Postpone(ctx, d, until)
+	if err := a.store.Postpone(ctx, d, until); err != nil {
+		a.log.Error("postponing, it will be planned again", "domain", d.Domain, "day", d.Day, "error", err)
+	}
 }
 
 // decide looks up who wants the report of d and makes it. An error means that

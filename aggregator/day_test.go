@@ -456,3 +456,32 @@ func TestNewest(t *testing.T) {
 		t.Errorf("report of another part: %v, want %v", err, ErrNoReport)
 	}
 }
+
+// What fails of one plan leaves those beside it as they are.
+func TestPlanAll(t *testing.T) {
+	s := newStore(t)
+	var plans []Plan
+	for _, domain := range []string{"a.example", "b.example", "c.example", "d.example"} {
+		record(t, s, success(domain, 1))
+	}
+	release(t, s)
+	for _, domain := range []string{"a.example", "b.example", "c.example", "d.example"} {
+		plans = append(plans, reportPlan(s, domainDay(t, s, domain), schema.RUA("mailto:tls@"+domain)))
+	}
+	plans[1].Report.ID = plans[0].Report.ID // no two reports may share one
+	plans[2].RUAs = nil
+	errs := s.PlanAll(context.Background(), plans)
+	if errs[0] != nil || errs[1] == nil || errs[2] == nil || errs[3] != nil {
+		t.Errorf("errors %v", errs)
+	}
+	for domain, want := range map[string]State{
+		"a.example": StateReported, "b.example": StateOpen, "c.example": StateOpen, "d.example": StateReported,
+	} {
+		if got := domainDay(t, s, domain).State; got != want {
+			t.Errorf("%s is %s, want %s", domain, got, want)
+		}
+	}
+	if n := rows(t, s, "delivery"); n != 2 {
+		t.Errorf("%d deliveries, want 2", n)
+	}
+}

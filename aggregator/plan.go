@@ -74,29 +74,68 @@ func (p *Plan) check() error {
 // sessions were recorded for it since DomainDay was read ([ErrChanged]: read it
 // again), or if its day is not closed ([ErrNotClosed]).
 func (s *Store) Plan(ctx context.Context, p Plan) error {
-	if err := p.check(); err != nil {
-		return err
-	}
-	dd := p.DomainDay
-	id := s.keys.domain(dd.Domain)
-	return s.write(ctx, fmt.Sprintf("planning %s of %s", dd.Domain, dd.Day), func(tx *sql.Tx) error {
-		if err := endDomainDay(tx, dd, id, p.State); err != nil {
-			return err
-		}
-		now := time.Now()
-		if p.Record != "" {
-			if err := storeRecord(tx, id, p.Record, now.Unix()); err != nil {
+	return s.PlanAll(ctx, []Plan{p})[0]
+}
+
+// PlanAll is Plan of many in one transaction, which costs hardly more than one.
+// What fails of one leaves the others as they are. The errors are in the order
+// of plans; nil is success.
+func (s *Store) PlanAll(ctx context.Context, plans []Plan) []error {
+	errs := make([]error, len(plans))
+	err := s.write(ctx, "planning", func(tx *sql.Tx) error {
+		for i := range plans {
+			if errs[i] = plans[i].check(); errs[i] != nil {
+				continue
+			}
+			if err := s.planAlone(tx, &plans[i], &errs[i]); err != nil {
 				return err
 			}
 		}
-		if !p.State.keepsTallies() {
-			return dropTallies(tx, dd.Day, id, dd.Part)
-		}
-		if p.State == StateReported {
-			return addReport(tx, &p, id, now)
-		}
 		return nil
 	})
+	if err != nil {
+		for i := range errs {
+			errs[i] = err
+		}
+	}
+	return errs
+}
+
+// planAlone plans p within a transaction that others share. planErr is why
+// nothing became of p; the error, that the transaction cannot go on.
+func (s *Store) planAlone(tx *sql.Tx, p *Plan, planErr *error) error {
+	if _, err := tx.Exec(`SAVEPOINT plan`); err != nil {
+		return err
+	}
+	if err := s.plan(tx, p); err != nil {
+		*planErr = explain(context.Background(), fmt.Sprintf("planning %s of %s", p.DomainDay.Domain, p.DomainDay.Day), err)
+		if _, err := tx.Exec(`ROLLBACK TO plan`); err != nil {
+			return err
+		}
+	}
+	_, err := tx.Exec(`RELEASE plan`)
+	return err
+}
+
+func (s *Store) plan(tx *sql.Tx, p *Plan) error {
+	dd := p.DomainDay
+	id := s.keys.domain(dd.Domain)
+	if err := endDomainDay(tx, dd, id, p.State); err != nil {
+		return err
+	}
+	now := time.Now()
+	if p.Record != "" {
+		if err := storeRecord(tx, id, p.Record, now.Unix()); err != nil {
+			return err
+		}
+	}
+	switch {
+	case !p.State.keepsTallies():
+		return dropTallies(tx, dd.Day, id, dd.Part)
+	case p.State == StateReported:
+		return addReport(tx, p, id, now)
+	}
+	return nil
 }
 
 // endDomainDay is the compare-and-swap of Plan.
