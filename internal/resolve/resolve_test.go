@@ -455,7 +455,7 @@ func TestTTL(t *testing.T) {
 func TestParallel(t *testing.T) {
 	const parallel, lookups = 3, 20
 	var running, most atomic.Int64
-	full, release := make(chan struct{}), make(chan struct{})
+	full, release := make(chan struct{}, 1), make(chan struct{})
 	addr := serve(t, func(w dns.ResponseWriter, q *dns.Msg) {
 		n := running.Add(1)
 		for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
