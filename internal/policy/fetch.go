@@ -52,39 +52,54 @@ func (e *FetchError) Unwrap() error { return e.Err }
 
 // fetcher fetches MTA-STS policies.
 type fetcher struct {
-	client *http.Client
-	port   int
+	dialer  *guard.Dialer
+	roots   *x509.CertPool
+	port    int
+	timeout time.Duration // of a fetch as a whole
 }
 
-// newFetcher is a fetcher that dials by way of the guard, uses no proxy, follows
-// no redirect (RFC 8461, section 3.3) and keeps no connection: there is one file
-// on each host.
 func newFetcher(d *guard.Dialer, roots *x509.CertPool, port int) *fetcher {
-	return &fetcher{port: cmp.Or(port, 443), client: &http.Client{
+	return &fetcher{dialer: d, roots: roots, port: cmp.Or(port, 443), timeout: fetchTimeout}
+}
+
+// client is a client for one fetch, which ends with ctx. It dials by way of the
+// guard, uses no proxy, follows no redirect (RFC 8461, section 3.3) and keeps no
+// connection: there is one file on each host.
+func (f *fetcher) client(ctx context.Context) *http.Client {
+	// A transport dials and shakes hands for longer than the request that it does
+	// it for, in case another one comes. None will.
+	dial := func(_ context.Context, network, addr string) (net.Conn, error) {
+		conn, err := f.dialer.DialContext(ctx, network, addr)
+		if err == nil {
+			context.AfterFunc(ctx, func() { conn.Close() })
+		}
+		return conn, err
+	}
+	return &http.Client{
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		Transport: &http.Transport{
-			DialContext:            d.DialContext,
-			TLSClientConfig:        &tls.Config{RootCAs: roots},
+			DialContext:            dial,
+			TLSClientConfig:        &tls.Config{RootCAs: f.roots},
 			TLSHandshakeTimeout:    connectTimeout,
 			TLSNextProto:           map[string]func(string, *tls.Conn) http.RoundTripper{}, // HTTP/1.1 will do
 			DisableKeepAlives:      true,
 			DisableCompression:     true, // 64 KiB are not worth a bomb
 			MaxResponseHeaderBytes: maxHeader,
 		},
-	}}
+	}
 }
 
 // fetch is the policy of domain as its policy host has it now. The error is a
 // [*FetchError], or that of ctx.
 func (f *fetcher) fetch(ctx context.Context, domain string) (STSPolicy, error) {
-	within, cancel := context.WithTimeout(ctx, fetchTimeout)
+	within, cancel := context.WithTimeout(ctx, f.timeout)
 	defer cancel()
 	text, err := f.get(within, domain)
 	if ctx.Err() != nil {
 		return STSPolicy{}, fmt.Errorf("policy: fetching the MTA-STS policy of %s: %w", domain, context.Cause(ctx))
 	}
 	if err != nil {
-		return STSPolicy{}, classify(err)
+		return STSPolicy{}, classify(errors.Join(err, within.Err())) // a connection that was closed does not say why
 	}
 	p, err := ParsePolicy(text)
 	if f, ok := errors.AsType[*policyFault](err); ok {
@@ -113,7 +128,7 @@ func (f *fetcher) get(ctx context.Context, domain string) (string, error) {
 		TLSHandshakeStart: func() { shaking.Store(true) },
 		GotConn:           func(httptrace.GotConnInfo) { shaking.Store(false) },
 	}))
-	resp, err := f.client.Do(req)
+	resp, err := f.client(ctx).Do(req)
 	if err != nil && shaking.Load() {
 		return "", &handshakeFault{err}
 	} else if err != nil {
@@ -176,13 +191,14 @@ func certificateCode(err error) string {
 
 // transportCode says where a request ended that brought no policy.
 func transportCode(err error) string {
+	_, isHandshake := errors.AsType[*handshakeFault](err)
+	late := errors.Is(err, context.DeadlineExceeded)
 	if u, ok := errors.AsType[*url.Error](err); ok {
 		err = u.Err // it has a Timeout method and does not know
 	}
 	if f, ok := errors.AsType[*responseFault](err); ok {
 		return f.code
 	}
-	_, isHandshake := errors.AsType[*handshakeFault](err)
 	op, isOp := errors.AsType[*net.OpError](err)
 	switch {
 	case errors.Is(err, guard.ErrPrivate):
@@ -191,7 +207,7 @@ func transportCode(err error) string {
 		return "dns-not-found"
 	case errors.Is(err, errLookup):
 		return "dns-error"
-	case isTimeout(err):
+	case late || isTimeout(err):
 		return "timeout"
 	case isHandshake:
 		return "tls-handshake"
@@ -205,7 +221,7 @@ func transportCode(err error) string {
 
 func isTimeout(err error) bool {
 	t, ok := errors.AsType[net.Error](err)
-	return errors.Is(err, context.DeadlineExceeded) || ok && t.Timeout()
+	return ok && t.Timeout()
 }
 
 // handshakeFault is what ended a TLS handshake.
