@@ -37,7 +37,7 @@ func parseDaemonAnswer(domain, text string) (daemonAnswer, error) {
 		return daemonAnswer{}, fmt.Errorf("%w: malformed answer: %s", errSocketmap, why)
 	}
 	words, ok := splitAttributes(text)
-	if !ok || len(words) == 0 || strings.Contains(words[0], "=") {
+	if !ok || len(words) == 0 || words[0] == "" || strings.Contains(words[0], "=") {
 		return fault(fmt.Sprintf("%q", clip(text)))
 	}
 	a := attributes{domain: domain}
