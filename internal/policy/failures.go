@@ -9,16 +9,16 @@ import (
 	"github.com/tlsrpt-agent/tlsrpt-agent/schema"
 )
 
-// A failed fetch accuses a domain, and an outage of our own makes all fetches
-// fail. So a failure is reported only while, of the domains that were asked,
-// not most failed: within the last minutes, when an outage begins, and within
-// the last day, where port 443 is closed to us for good. Of very few domains
-// that proves nothing.
+// A failed fetch accuses a domain, and an outage of ours makes all fetches fail.
+// So a failure is reported only while, of the domains that were asked, not most
+// failed: since shortly before this one began to, which shows an outage; and
+// within a day, which shows a port that is closed to us for good. Of very few
+// domains that proves nothing.
 const (
-	recentOutcomes = 10 * time.Minute
-	oldOutcomes    = 24 * time.Hour
-	fewFailures    = 2    // domains: so many may fail, and be all that were asked
-	maxOutcomes    = 1024 // that are remembered
+	outageOnset = 10 * time.Minute
+	oldOutcomes = 24 * time.Hour
+	fewFailures = 2    // domains: so many may fail, and be all that were asked
+	maxOutcomes = 1024 // that are remembered
 )
 
 // attempt is how one fetch ended.
@@ -26,6 +26,7 @@ type attempt struct {
 	at     time.Time
 	domain string
 	failed bool
+	onset  time.Time // of the failures in a row that it is one of
 }
 
 // attempts remembers how the last fetches ended. It is for one goroutine at a
@@ -41,10 +42,11 @@ func (a *attempts) add(at attempt) {
 }
 
 // mostFail reports whether most domains that were asked after since failed the
-// last time.
-func (a *attempts) mostFail(since time.Time) bool {
+// last time. Those whose failures began before onset do not count: what fails is
+// asked more often than what does not.
+func (a *attempts) mostFail(since, onset time.Time) bool {
 	seen := map[string]bool{}
-	failed := 0
+	failed, all := 0, 0
 	for i := a.n - 1; i >= max(0, a.n-maxOutcomes); i-- {
 		at := &a.ring[i%maxOutcomes]
 		if at.at.Before(since) {
@@ -54,11 +56,22 @@ func (a *attempts) mostFail(since time.Time) bool {
 			continue
 		}
 		seen[at.domain] = true
-		if at.failed {
+		switch {
+		case !at.failed:
+			all++
+		case !at.onset.Before(onset):
 			failed++
+			all++
 		}
 	}
-	return failed > fewFailures && 2*failed > len(seen)
+	return failed > fewFailures && 2*failed > all
+}
+
+// outage reports whether a failure at now, of a domain whose failures began at
+// onset, is most likely ours.
+func (a *attempts) outage(now, onset time.Time) bool {
+	before := onset.Add(-outageOnset)
+	return a.mostFail(before, before) || a.mostFail(now.Add(-oldOutcomes), time.Time{})
 }
 
 // errOurs means that a fetch failed for a reason that is most likely ours.
@@ -69,18 +82,22 @@ func (f *Finder) fetched(domain string, now time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.stats.Fetches++
-	f.attempts.add(attempt{now, domain, false})
+	f.attempts.add(attempt{at: now, domain: domain})
 }
 
 // failedFetch notes that a policy could not be fetched, and reports it if that
 // is the domain's fault. Else the error says why it is not. s is what was known
 // before.
 func (f *Finder) failedFetch(domain, record string, failure *FetchError, s *stsState, now time.Time) error {
+	onset := now
+	if s.failures > 0 {
+		onset = s.onset
+	}
 	f.mu.Lock()
 	f.stats.Fetches++
 	f.stats.FetchFailures++
-	f.attempts.add(attempt{now, domain, true})
-	ours := isOurs(failure) || f.attempts.mostFail(now.Add(-recentOutcomes)) || f.attempts.mostFail(now.Add(-oldOutcomes))
+	f.attempts.add(attempt{at: now, domain: domain, failed: true, onset: onset})
+	ours := isOurs(failure) || f.attempts.outage(now, onset)
 	if ours {
 		f.stats.Suppressed++
 	}

@@ -45,6 +45,7 @@ type stsState struct {
 
 	failedID string
 	failures int       // in a row
+	onset    time.Time // of the first of them
 	retry    time.Time // before it failedID is not fetched again
 	unsure   error     // why the last failure was not the domain's, nil if it was
 }
@@ -90,6 +91,9 @@ func (s *stsState) keep(domain, id string, p STSPolicy, now time.Time) error {
 // why that was not the domain's fault, or is nil.
 func (s *stsState) fail(id string, unsure error, now time.Time) {
 	wait := min(firstRetry<<min(s.failures, 8), lastRetry)
+	if s.failures == 0 {
+		s.onset = now
+	}
 	s.failedID, s.retry, s.unsure = id, now.Add(wait), unsure
 	s.failures++
 }
