@@ -98,8 +98,9 @@ func (f *fetcher) fetch(ctx context.Context, domain string) (STSPolicy, error) {
 	if ctx.Err() != nil {
 		return STSPolicy{}, fmt.Errorf("policy: fetching the MTA-STS policy of %s: %w", domain, context.Cause(ctx))
 	}
-	if err != nil {
-		return STSPolicy{}, classify(errors.Join(err, within.Err())) // a connection that was closed does not say why
+	// A connection that is closed for its time does not say so.
+	if err = errors.Join(err, within.Err()); err != nil {
+		return STSPolicy{}, classify(err)
 	}
 	p, err := ParsePolicy(text)
 	if f, ok := errors.AsType[*policyFault](err); ok {

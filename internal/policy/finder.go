@@ -324,7 +324,7 @@ func (f *Finder) domainFacts(domain string) *domainFacts {
 		facts.sts = old.sts
 	}
 	if err := f.safely(func() { f.lookupDomain(f.ctx, facts) }); err != nil {
-		facts.err = err
+		facts.err, facts.fresh = err, time.Now().Add(minTTL)
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -82,6 +82,13 @@ func (d *fakeDNS) fail(name string, down bool) {
 	d.down[name] = down
 }
 
+// hold has look-ups of a name wait for gate.
+func (d *fakeDNS) hold(name string, gate chan struct{}) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.gate[name] = gate
+}
+
 func (d *fakeDNS) asked(name string) int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
