@@ -1,0 +1,90 @@
+package postfixlog
+
+import (
+	"bytes"
+	"strings"
+)
+
+// ownMessageID is how the Message-ID of each report of ours begins.
+const ownMessageID = "tlsrpt."
+
+// ownMail is the queue ids of our own reports, by "host root id". A queue id
+// is one of an instance, and short ones come again: "removed" ends one.
+type ownMail struct {
+	ids   map[string]bool
+	order []string // oldest first
+}
+
+// maxOwn bounds the reports that are in the queue at one time.
+const maxOwn = 4096
+
+func newOwnMail() ownMail { return ownMail{ids: make(map[string]bool)} }
+
+func ownKey(m *mta, id []byte) string { return m.host + " " + m.root + " " + string(id) }
+
+func (o *ownMail) has(m *mta, id []byte) bool {
+	return len(o.ids) > 0 && o.ids[ownKey(m, id)]
+}
+
+func (o *ownMail) add(key string) {
+	if o.ids[key] {
+		return
+	}
+	if len(o.order) >= maxOwn {
+		delete(o.ids, o.order[0])
+		o.order = o.order[1:]
+	}
+	o.ids[key] = true
+	o.order = append(o.order, key)
+}
+
+func (o *ownMail) remove(key string) {
+	if !o.ids[key] {
+		return
+	}
+	delete(o.ids, key)
+	for i, k := range o.order {
+		if k == key {
+			o.order = append(o.order[:i], o.order[i+1:]...)
+			return
+		}
+	}
+}
+
+// isShort reports whether a queue id may come again (enable_long_queue_ids=no):
+// it is a hexadecimal number.
+func isShort(id []byte) bool {
+	for _, c := range id {
+		if c-'0' > 9 && c-'A' > 5 {
+			return false
+		}
+	}
+	return true
+}
+
+// mailLine reads "QUEUEID: from=<...>", "QUEUEID: message-id=<...>" and
+// "QUEUEID: removed". It is false for other lines.
+func (p *Parser) mailLine(m *mta, id, text []byte) bool {
+	if rest, ok := cut(text, "from=<"); ok {
+		if sender, _, ok := bytes.Cut(rest, []byte(">, size=")); ok && len(p.senders) > 0 && p.senders[strings.ToLower(string(sender))] {
+			p.own.add(ownKey(m, id))
+		}
+		return true
+	}
+	if rest, ok := cut(text, "message-id=<"); ok {
+		if hasPrefix(rest, ownMessageID) {
+			p.own.add(ownKey(m, id))
+		}
+		return true
+	}
+	if string(text) == "removed" {
+		if len(p.own.ids) > 0 {
+			p.own.remove(ownKey(m, id))
+		}
+		if isShort(id) {
+			m.ended.add(id)
+		}
+		return true
+	}
+	return false
+}

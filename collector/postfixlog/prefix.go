@@ -1,0 +1,286 @@
+package postfixlog
+
+import "bytes"
+
+// program is a daemon of Postfix, as far as this package cares.
+type program uint8
+
+const (
+	other    program = iota
+	smtp     program = iota
+	lmtp     program = iota
+	tlsproxy program = iota
+	qmgr     program = iota
+	cleanup  program = iota
+	master   program = iota
+	unnamed  program = iota // its tag was cut at the slash: one of all
+)
+
+// programOf reads the end of a tag, "postfix/relay/smtp".
+func programOf(tag []byte) program {
+	n := len(tag)
+	if n < 5 {
+		return other
+	}
+	switch tag[n-1] {
+	case 'p':
+		switch {
+		case hasSuffix(tag, "/smtp"):
+			return smtp
+		case hasSuffix(tag, "/lmtp"):
+			return lmtp
+		case hasSuffix(tag, "/cleanup"):
+			return cleanup
+		}
+	case 'y':
+		if hasSuffix(tag, "/tlsproxy") {
+			return tlsproxy
+		}
+	case 'r':
+		switch {
+		case hasSuffix(tag, "/qmgr"):
+			return qmgr
+		case hasSuffix(tag, "/master"):
+			return master
+		}
+	}
+	return other
+}
+
+func hasSuffix(b []byte, s string) bool { return len(b) >= len(s) && string(b[len(b)-len(s):]) == s }
+
+func hasPrefix(b []byte, s string) bool { return len(b) >= len(s) && string(b[:len(s)]) == s }
+
+// entry is a line without its prefix.
+type entry struct {
+	at      int64 // nanoseconds
+	program program
+	key     []byte // "host tag[pid": what one process is known by
+	message []byte
+}
+
+// line reads one line, whatever its format. Each kind of prefix shows by its
+// first byte.
+func (p *Parser) line(b []byte) {
+	if n := len(b); n > 0 && b[n-1] == '\r' {
+		b = b[:n-1]
+	}
+	if len(b) == 0 {
+		return
+	}
+	switch c := b[0]; {
+	case c == '{':
+		p.jsonLine(b, 0)
+	case c == '<':
+		p.priorityLine(b)
+	case c-'0' < 10:
+		if inner, outer, ok := unwrapCRI(b); ok {
+			p.wrapped(inner, outer)
+			return
+		}
+		p.plainLine(b, 0)
+	default:
+		p.plainLine(b, 0)
+	}
+}
+
+// plainLine reads "TIME HOST TAG[PID]: MESSAGE". The first '[' is the end of the
+// tag, so most lines are known not to matter before anything else is read. at is
+// the time if a wrapper said it, else 0.
+func (p *Parser) plainLine(b []byte, at int64) {
+	i := bytes.IndexByte(b, '[')
+	if i < 0 {
+		return
+	}
+	prog := programOf(b[:i])
+	if prog == other {
+		p.noteNaked(b, i)
+		return
+	}
+	pid, ok := pidLength(b[i+1:])
+	if !ok || !p.matters(prog, b[i:]) {
+		return
+	}
+	t, rest, ok := p.clock.read(b)
+	if !ok {
+		p.stats.NoPrefix++
+		return
+	}
+	if at == 0 {
+		at = t
+	}
+	start := len(b) - len(rest)
+	if start > i {
+		return
+	}
+	p.entry(entry{
+		at:      at,
+		program: prog,
+		key:     b[start : i+1+pid],
+		message: b[i+1+pid+len("]: "):],
+	})
+}
+
+// pidLength is how long the number is that b begins with; "]: " must follow.
+func pidLength(b []byte) (int, bool) {
+	n := 0
+	for n < len(b) && b[n]-'0' < 10 {
+		n++
+	}
+	return n, n > 0 && n <= 10 && hasPrefix(b[n:], "]: ")
+}
+
+// matters reports whether a line of a program that is no client may matter. It
+// spares most lines of qmgr and cleanup the rest of the work. b begins before
+// the message.
+func (p *Parser) matters(prog program, b []byte) bool {
+	switch prog {
+	case qmgr:
+		return len(p.senders) > 0 && bytes.Contains(b, []byte(": from=<")) ||
+			hasSuffix(b, ": removed") && (len(p.own.ids) > 0 || endsShort(b))
+	case cleanup:
+		return bytes.Contains(b, []byte(": message-id=<"+ownMessageID))
+	case master:
+		return bytes.Contains(b, []byte("]: reload")) || bytes.Contains(b, []byte("]: daemon started"))
+	}
+	return true
+}
+
+// endsShort reports whether b is "...]: 1A2B3C4D5E: removed".
+func endsShort(b []byte) bool {
+	b = b[:len(b)-len(": removed")]
+	return isShort(b[bytes.LastIndexByte(b, ' ')+1:])
+}
+
+// noteNaked counts a line that is a message of smtp(8) without prefix. The first
+// '[' of b is at i; after a prefix it would be that of the pid.
+func (p *Parser) noteNaked(b []byte, i int) {
+	switch b[0] {
+	case 'A', 'T', 'U', 'V', 'S', 's', 'C', 'c':
+		if hasPrefix(b, "SSL_connect error to ") ||
+			bytes.Contains(b[:i], []byte(" TLS connection established to ")) ||
+			bytes.Contains(b[:i], []byte("certificate verification failed for ")) {
+			p.stats.NoPrefix++
+		}
+	}
+}
+
+// unwrapCRI takes "2026-11-23T10:27:35.123456789Z stdout F " off a line of a
+// container.
+func unwrapCRI(b []byte) (inner, outer []byte, ok bool) {
+	i := bytes.IndexByte(b, ' ')
+	if i < 0 || len(b) < i+len(" stdout F ") {
+		return nil, nil, false
+	}
+	if s := b[i+1:]; !hasPrefix(s, "stdout ") && !hasPrefix(s, "stderr ") {
+		return nil, nil, false
+	}
+	rest := b[i+len(" stdout "):]
+	if rest[1] != ' ' {
+		return nil, nil, false
+	}
+	return rest[2:], b[:i], true
+}
+
+// wrapped reads a line that a container runtime put into one of its own, whose
+// time is outer. It counts where the time of the line has no year.
+func (p *Parser) wrapped(b, outer []byte) {
+	if n := len(b); n > 0 && b[n-1] == '\r' {
+		b = b[:n-1]
+	}
+	if len(b) == 0 {
+		return
+	}
+	switch c := b[0]; {
+	case c == '{':
+		p.jsonLine(b, 1)
+	case c == '<':
+		p.priorityLine(b)
+	case c-'0' < 10:
+		p.plainLine(b, 0)
+	default:
+		at, _, _ := readRFC3339(outer)
+		p.plainLine(b, at)
+	}
+}
+
+// priorityLine reads the form of RFC 5424, section 6, and that of RFC 3164 with
+// its priority.
+func (p *Parser) priorityLine(b []byte) {
+	i := bytes.IndexByte(b, '>')
+	if i < 0 || i > len("<191") || i+3 > len(b) {
+		return
+	}
+	if b = b[i+1:]; b[0] != '1' || b[1] != ' ' {
+		p.plainLine(b, 0)
+		return
+	}
+	at, rest, ok := readRFC3339(b[2:])
+	if !ok || len(rest) == 0 || rest[0] != ' ' {
+		return
+	}
+	rest = rest[1:]
+	var field [4][]byte // HOSTNAME APP-NAME PROCID MSGID
+	for i := range field {
+		n := bytes.IndexByte(rest, ' ')
+		if n < 0 {
+			return
+		}
+		field[i], rest = rest[:n], rest[n+1:]
+	}
+	message, ok := skipStructuredData(rest)
+	if !ok {
+		return
+	}
+	p.fields(at, field[0], field[1], field[2], message)
+}
+
+// skipStructuredData takes the structured data of RFC 5424, section 6.3, off b.
+func skipStructuredData(b []byte) ([]byte, bool) {
+	if hasPrefix(b, "- ") {
+		return b[2:], true
+	}
+	quoted := false
+	for i := 0; i < len(b); i++ {
+		switch {
+		case b[i] == '\\' && quoted:
+			i++
+		case b[i] == '"':
+			quoted = !quoted
+		case b[i] == ']' && !quoted && i+1 < len(b) && b[i+1] == ' ':
+			return b[i+2:], true
+		case i == 0 && b[i] != '[':
+			return nil, false
+		}
+	}
+	return nil, false
+}
+
+// fields reads a line that came in parts. tag may have been cut at its first
+// slash (RFC 5424 of rsyslog): only the message then tells the program.
+func (p *Parser) fields(at int64, host, tag, pid, message []byte) {
+	prog := programOf(tag)
+	if prog == other && bytes.IndexByte(tag, '/') < 0 {
+		prog = unnamed
+	}
+	if n, ok := digits(pid); prog == other || !ok || n != len(pid) {
+		return
+	}
+	message = bytes.TrimLeft(message, " ")
+	k := append(p.key[:0], host...)
+	k = append(k, ' ')
+	k = append(k, tag...)
+	k = append(k, '[')
+	p.key = append(k, pid...)
+	p.clock.last = at
+	p.entry(entry{at: at, program: prog, key: p.key, message: message})
+}
+
+// digits is how long the number is that b begins with.
+func digits(b []byte) (int, bool) {
+	n := 0
+	for n < len(b) && b[n]-'0' < 10 {
+		n++
+	}
+	return n, n > 0 && n <= 10
+}

@@ -1,0 +1,322 @@
+package postfixlog
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"sync"
+	"time"
+
+	"github.com/tlsrpt-agent/tlsrpt-agent/collector"
+	"github.com/tlsrpt-agent/tlsrpt-agent/collector/tail"
+	"github.com/tlsrpt-agent/tlsrpt-agent/internal/policy"
+	"github.com/tlsrpt-agent/tlsrpt-agent/schema"
+)
+
+// SourceOptions says which log is read and how.
+type SourceOptions struct {
+	// Name tells the source apart from all others of a store.
+	Name string
+
+	// Tail says where the log is.
+	Tail tail.Options
+
+	// Log says whose it is. Dropped and Logger are the Source's own.
+	Log Options
+
+	// Finder says which policies domains have, and which hosts are their MX. Nil:
+	// nobody is asked, no policy is found, and every host counts. The caller
+	// closes it.
+	Finder *policy.Finder
+
+	// Native says that the events of the same Postfix come by libtlsrpt too:
+	// sessions that it got are not counted a second time.
+	Native bool
+
+	// Cursor is what the sink stored last for Name, or nil.
+	Cursor []byte
+
+	// Logger nil discards.
+	Logger *slog.Logger
+}
+
+// Source reads a Postfix log. Each session is counted exactly once, whatever
+// happens to the process: the position in the log, and what was begun and not
+// finished there, is stored along with the counts.
+type Source struct {
+	name    string
+	o       SourceOptions
+	log     *slog.Logger
+	tail    *tail.Tail
+	parser  *Parser
+	waiting []Session // for what DNS says
+
+	counter *collector.Counter
+	sink    *positioned
+	since   time.Time // of the first line that is not committed; zero: there is none
+
+	mu    sync.Mutex
+	stats SourceStats
+}
+
+// SourceStats says what became of a log since the start.
+type SourceStats struct {
+	Parser  Stats
+	Tail    tail.Stats
+	Counted int64          // sessions
+	Dropped map[Drop]int64 // sessions that the parser handed on, by reason
+	Waiting int            // sessions, for what DNS says
+}
+
+const (
+	// commitInterval is how long counts wait for their commit at most.
+	commitInterval = time.Second
+
+	// commitSessions are committed at once.
+	commitSessions = 50_000
+
+	// maxWaiting bounds the sessions that wait for DNS; reading waits for them.
+	maxWaiting = 500
+
+	// maxHeld is out of reach: a source that can read again loses nothing.
+	maxHeld = 1 << 30
+
+	lastCommit = 10 * time.Second // for the commit after the end of Run's context
+)
+
+// Open opens the log at the stored position. The error may be [ErrCursor] or
+// tail.ErrPosition.
+func Open(o SourceOptions) (*Source, error) {
+	at, err := decodeCursor(o.Cursor)
+	if err != nil {
+		return nil, err
+	}
+	s := &Source{name: o.Name, o: o, log: cmp.Or(o.Logger, slog.New(slog.DiscardHandler)), waiting: at.Waiting}
+	s.stats.Dropped = map[Drop]int64{}
+	s.parser = NewParser(o.Log)
+	if at.Parser != nil {
+		if err := s.parser.Restore(at.Parser); err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrCursor, err)
+		}
+	}
+	o.Tail.Logger = s.log
+	if s.tail, err = tail.Open(o.Tail, at.Tail); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// Name tells the source apart from others of a store.
+func (s *Source) Name() string { return s.name }
+
+// Stats is a snapshot. It may be taken at any time.
+func (s *Source) Stats() SourceStats {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := s.stats
+	st.Dropped = maps.Clone(s.stats.Dropped)
+	st.Tail = s.tail.Stats()
+	return st
+}
+
+// positioned is a sink that stores a position with the counts it is given.
+type positioned struct {
+	collector.Sink
+	cursor []byte
+}
+
+func (p *positioned) Record(ctx context.Context, source string, _ []byte, counts []schema.Count) error {
+	return p.Sink.Record(ctx, source, p.cursor, counts)
+}
+
+// Run counts what is in the log until ctx ends, or until its end where it is not
+// followed. It then commits what it counted. What could not be committed is read
+// again at the next start.
+func (s *Source) Run(ctx context.Context, sink collector.Sink) error {
+	defer s.tail.Close()
+	s.sink = &positioned{Sink: sink}
+	s.counter = collector.NewCounter(s.sink, s.name, collector.CounterOptions{MaxHeld: maxHeld, Logger: s.log})
+	err := s.read(ctx)
+	work, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastCommit)
+	defer cancel()
+	return errors.Join(err, s.commit(work))
+}
+
+// read moves sessions from the log to the counter, and commits.
+func (s *Source) read(ctx context.Context) error {
+	for {
+		wait, cancel := context.WithTimeout(ctx, commitInterval)
+		chunk, err := s.tail.Next(wait)
+		cancel()
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err == nil:
+			s.parse(chunk)
+		case errors.Is(err, io.EOF):
+			s.parser.Flush(time.Now().AddDate(1, 0, 0), s.take)
+			return s.settleWaiting(ctx)
+		case !errors.Is(err, context.DeadlineExceeded):
+			return fmt.Errorf("postfixlog: %s: %w", s.name, err)
+		default:
+			s.parser.Flush(time.Now(), s.take)
+		}
+		s.retry()
+		if err := s.makeRoom(ctx); err != nil {
+			return nil // ctx ended
+		}
+		if s.ripe() {
+			s.commitUntil(ctx)
+		}
+		s.publish()
+	}
+}
+
+// parse reads a chunk of the log.
+func (s *Source) parse(chunk []byte) {
+	s.touch()
+	s.parser.Parse(chunk, s.take)
+}
+
+// touch notes that there is something to commit.
+func (s *Source) touch() {
+	if s.since.IsZero() {
+		s.since = time.Now()
+	}
+}
+
+// take judges a session that the parser finished, or has it wait for DNS.
+func (s *Source) take(session *Session) {
+	s.touch()
+	if !s.judge(session) {
+		s.waiting = append(s.waiting, *session)
+	}
+}
+
+// judge counts or drops a session. It is false if DNS has yet to answer.
+func (s *Source) judge(session *Session) bool {
+	if s.o.Native && session.Native && !session.NativeLost {
+		s.drop(DropNative)
+		return true
+	}
+	var answer policy.Answer
+	var err error
+	if s.o.Finder != nil {
+		if answer, err = s.o.Finder.Find(session.Domain, session.MX); errors.Is(err, policy.ErrPending) {
+			return false
+		}
+	}
+	v, drop := verdict(session, answer, err)
+	if drop == "" {
+		var c schema.Session
+		if c, err = v.Canonical(); err == nil {
+			s.counter.Add(schema.DayOf(v.Time), c)
+			return true
+		}
+		drop = DropNoDomain
+	}
+	s.drop(drop)
+	return true
+}
+
+func (s *Source) drop(why Drop) {
+	s.mu.Lock()
+	s.stats.Dropped[why]++
+	s.mu.Unlock()
+}
+
+// retry judges the sessions that wait for DNS.
+func (s *Source) retry() {
+	kept := s.waiting[:0]
+	for i := range s.waiting {
+		if !s.judge(&s.waiting[i]) {
+			kept = append(kept, s.waiting[i])
+			continue
+		}
+		s.touch()
+	}
+	clear(s.waiting[len(kept):])
+	s.waiting = kept
+}
+
+// makeRoom waits until few enough sessions wait for DNS to fit a position.
+func (s *Source) makeRoom(ctx context.Context) error {
+	for len(s.waiting) > maxWaiting {
+		if err := s.o.Finder.Wait(ctx); err != nil {
+			return err
+		}
+		s.retry()
+	}
+	return ctx.Err()
+}
+
+// settleWaiting judges all sessions that wait, at the end of a log.
+func (s *Source) settleWaiting(ctx context.Context) error {
+	for s.retry(); len(s.waiting) > 0; s.retry() {
+		if err := s.o.Finder.Wait(ctx); err != nil {
+			return nil // they are in the position
+		}
+	}
+	return nil
+}
+
+// ripe reports whether it is time for a commit.
+func (s *Source) ripe() bool {
+	if s.since.IsZero() {
+		return false
+	}
+	st := s.counter.Stats()
+	return time.Since(s.since) >= commitInterval || st.Counted-st.Committed >= commitSessions
+}
+
+// commitUntil commits, again and again while that fails: nothing is read
+// meanwhile, and nothing is lost.
+func (s *Source) commitUntil(ctx context.Context) {
+	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 30*time.Second) {
+		err := s.commit(ctx)
+		if err == nil || ctx.Err() != nil {
+			return
+		}
+		s.log.Error("commit failed, reading waits for it", "source", s.name, "error", err, "retry", wait)
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// commit hands what was counted, and the position, to the sink.
+func (s *Source) commit(ctx context.Context) error {
+	if s.since.IsZero() {
+		return nil
+	}
+	text, err := cursor{Tail: s.tail.Position(), Parser: s.parser.State(), Waiting: s.waiting}.encode()
+	if err != nil {
+		return fmt.Errorf("postfixlog: %s: %w", s.name, err)
+	}
+	s.sink.cursor = text
+	if st := s.counter.Stats(); st.Counted == st.Committed {
+		err = s.sink.Record(ctx, s.name, nil, nil)
+	} else {
+		err = s.counter.Flush(ctx)
+	}
+	if err != nil {
+		return err
+	}
+	s.since = time.Time{}
+	return nil
+}
+
+// publish makes the numbers of this goroutine readable by others.
+func (s *Source) publish() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stats.Parser = s.parser.Stats()
+	s.stats.Counted = s.counter.Stats().Counted
+	s.stats.Waiting = len(s.waiting)
+}
