@@ -4,11 +4,14 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/url"
+	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -244,12 +247,49 @@ func TestFetchBrokenTLS(t *testing.T) {
 	}
 }
 
+// A fetch that is over leaves nothing behind, not even a handshake.
 func TestFetchStalledHandshake(t *testing.T) {
 	w := newSTSWorld(t, says(policyText))
+	hungUp := make(chan struct{})
 	o := w.options()
-	o.Port = serveTCP(t, func(c net.Conn) { io.Copy(io.Discard, c) })
+	o.Port = serveTCP(t, func(c net.Conn) {
+		io.Copy(io.Discard, c)
+		close(hungUp)
+	})
 	err := fetchWithin(t, o, 200*time.Millisecond)
 	wantFetchError(t, err, schema.STSPolicyFetchError, "timeout")
+	select {
+	case <-hungUp:
+	case <-time.After(connectTimeout / 2):
+		t.Error("the connection is still there")
+	}
+}
+
+func TestClassify(t *testing.T) {
+	check := func(err error, result schema.ResultType, reason string) {
+		t.Helper()
+		wantFetchError(t, classify(&url.Error{Op: "Get", URL: "https://mta-sts.example.com", Err: err}), result, reason)
+	}
+	verification := func(err error) error { return &tls.CertificateVerificationError{Err: err} }
+	check(verification(x509.CertificateInvalidError{Reason: x509.Expired}), schema.STSWebPKIInvalid, "certificate-expired")
+	check(verification(x509.CertificateInvalidError{Reason: x509.IncompatibleUsage}), schema.STSWebPKIInvalid, "certificate-invalid")
+	check(verification(x509.UnhandledCriticalExtension{}), schema.STSWebPKIInvalid, "certificate-invalid")
+	check(verification(x509.UnknownAuthorityError{}), schema.STSWebPKIInvalid, "certificate-not-trusted")
+	check(errors.New("malformed HTTP response"), schema.STSPolicyFetchError, "http-error")
+	check(&net.OpError{Op: "read", Err: errors.New("reset")}, schema.STSPolicyFetchError, "connection-lost")
+	check(&net.OpError{Op: "dial", Err: os.ErrDeadlineExceeded}, schema.STSPolicyFetchError, "timeout")
+}
+
+// A host without certificates to trust accuses nobody.
+func TestOwnRootsAreNobodysFault(t *testing.T) {
+	inBubble(t, func(b *stsBubble) {
+		b.Finder.fetch = func(context.Context, string) (STSPolicy, error) {
+			return STSPolicy{}, classify(&tls.CertificateVerificationError{Err: x509.SystemRootsError{}})
+		}
+		if a, err := b.find("example.com"); !errors.Is(err, ErrUnknown) || len(b.reports) != 0 || b.Stats().Suppressed != 1 {
+			b.Errorf("%+v, %v, %d reports", a, err, len(b.reports))
+		}
+	}, "example.com")
 }
 
 func TestFetchNobodyThere(t *testing.T) {

@@ -286,6 +286,20 @@ func TestRetries(t *testing.T) {
 	}, "example.com")
 }
 
+// Another id is another policy: it need not wait (RFC 8461, section 3.3).
+func TestNewIDEndsTheWait(t *testing.T) {
+	inBubble(t, func(b *stsBubble) {
+		b.setFailing("", true)
+		b.want("at first", false, 1)
+		time.Sleep(time.Minute)
+		b.want("a minute later", false, 1)
+		b.setFailing("", false)
+		b.dns.set("_mta-sts.example.com", "v=STSv1; id=2")
+		time.Sleep(time.Minute)
+		b.want("another id", true, 2)
+	}, "example.com")
+}
+
 // A TTL longer than the wait must not keep a failure.
 func TestFailureDoesNotWaitForDNS(t *testing.T) {
 	inBubble(t, func(b *stsBubble) {
