@@ -105,7 +105,7 @@ func (p *Parser) delivery(c *process, at int64, id []byte, d delivery) {
 	if rest, ok := cut(d.text, "connect to "); ok {
 		c.notePort(p.names.peer(beforeColon(rest)))
 	}
-	peer := p.names.peer(d.relay)
+	peer := c.peer(&p.names, d.relay)
 	c.notePort(peer)
 	switch {
 	case e.kind == endSender:
@@ -179,20 +179,34 @@ func (p *Parser) settleUnseen(c *process, at int64, peer *peer, d delivery, e en
 		return nil
 	case old != nil && (old.shared(c, d) || old.delays == 0 && !old.closed):
 		return nil // another recipient, or a cached connection
-	case !tlsUsed && (old != nil && old.outcome != Plaintext || p.proxyFallback(c, peer)):
-		p.open(c, try{peer: peer, at: at, outcome: Plaintext, owned: true})
-		t := &c.tries[len(c.tries)-1]
-		t.delays, t.domain = d.delays, c.domain
-		p.drop(c, t, DropFallback)
-		return nil
-	case tlsUsed && c.mta.levels[c.instance]:
+	case tlsUsed && *c.logged:
 		return nil // its line was lost, or an older one tells of the connection
-	case tlsUsed:
-		p.open(c, try{peer: peer, at: at, outcome: Encrypted, owned: true})
-	default:
-		p.open(c, try{peer: peer, at: at, outcome: Plaintext, owned: true})
 	}
-	return &c.tries[len(c.tries)-1]
+	t := try{peer: peer, at: at, outcome: Plaintext, owned: true}
+	if tlsUsed {
+		t.outcome = Encrypted
+	}
+	lost := c.last(func(t *try) bool { return true }) != nil
+	p.open(c, t)
+	last := &c.tries[len(c.tries)-1]
+	switch {
+	case tlsUsed:
+		return last
+	case old != nil && old.outcome != Plaintext, p.proxyFallback(c, peer):
+		p.refuse(c, last, d, DropFallback)
+		return nil
+	case lost:
+		// An attempt without end: lines are missing, and so may be that of TLS.
+		p.refuse(c, last, d, DropUnjoined)
+		return nil
+	}
+	return last
+}
+
+// refuse drops the attempt that a delivery line is about.
+func (p *Parser) refuse(c *process, t *try, d delivery, why Drop) {
+	t.delays, t.domain = d.delays, c.domain
+	p.drop(c, t, why)
 }
 
 // shared reports whether a delivery line is about another recipient of the
@@ -254,7 +268,7 @@ func (p *Parser) plaintextObjection(c *process, t *try) Drop {
 	switch {
 	case t.level == "none" || c.noTLS:
 		return DropPolicyNone
-	case t.actual != "none" && !c.mta.levels[c.instance]:
+	case t.actual != "none" && !*c.logged:
 		return DropLevelUnknown
 	case !p.options.ReportPlaintext:
 		return DropPlaintext
@@ -343,7 +357,7 @@ func (p *Parser) giveUp(c *process, why Drop) {
 	for i := range c.tries {
 		p.dropUntold(c, &c.tries[i], why)
 	}
-	*c = process{program: c.program, host: c.host, instance: c.instance, mta: c.mta, seen: c.seen}
+	*c = process{program: c.program, host: c.host, instance: c.instance, mta: c.mta, logged: c.logged, seen: c.seen}
 }
 
 // sweep gives up all that waits too long at a time.
@@ -371,8 +385,7 @@ func (p *Parser) serviceLine(e entry) {
 	m := p.mta(p.names.text(host), root)
 	if e.program == master {
 		if isStart(e.message) {
-			// Its settings may be others now.
-			clear(m.levels)
+			m.restarted()
 		}
 		return
 	}

@@ -68,7 +68,7 @@ func (p *Parser) clientLine(c *process, at int64, m []byte) {
 		}
 	case 'r', 'd':
 		if c.program == unnamed && isStart(m) {
-			clear(c.mta.levels)
+			c.mta.restarted()
 			return
 		}
 	case 'H':
@@ -144,7 +144,7 @@ func (p *Parser) summary(c *process, at int64, outcome Outcome, rest []byte, reu
 		p.open(c, try{peer: peer, at: at, outcome: outcome, told: true})
 		return
 	}
-	c.mta.levels[c.instance] = true
+	*c.logged = true
 	t := try{peer: peer, at: at, outcome: outcome}
 	if f, ok := c.takeFinding(peer); ok {
 		t.take(f)
@@ -369,7 +369,7 @@ func (p *Parser) queueLine(c *process, at int64, id, text []byte) {
 		if d, ok := readDelivery(rest); ok {
 			p.delivery(c, at, id, d)
 		} else {
-			p.stats.Dropped[DropUnjoined] += c.abandon()
+			p.abandon(c)
 		}
 		return
 	}

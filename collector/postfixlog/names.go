@@ -25,6 +25,9 @@ func newNames() names {
 
 // text is b as a string.
 func (n *names) text(b []byte) string {
+	if len(b) == 0 {
+		return ""
+	}
 	if s, ok := n.texts[string(b)]; ok {
 		return s
 	}

@@ -198,9 +198,11 @@ func (p *Parser) wrapped(b, outer []byte) {
 		p.priorityLine(b)
 	case c-'0' < 10:
 		p.plainLine(b, 0)
-	default:
+	case monthOf(b) != 0:
 		at, _, _ := readRFC3339(outer)
 		p.plainLine(b, at)
+	default:
+		p.plainLine(b, 0)
 	}
 }
 

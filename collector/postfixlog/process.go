@@ -16,6 +16,7 @@ type process struct {
 	host     string
 	instance string // "postfix/relay"
 	mta      *mta
+	logged   *bool // of mta: TLS lines of the instance were seen
 	seen     int64 // nanoseconds, of the last line
 
 	message [24]byte // queue id of the delivery
@@ -113,6 +114,7 @@ func (p *Parser) newProcess(key string, prog program) *process {
 	c := &process{program: prog, host: host, instance: instance}
 	if root, ok := p.matches(instance); ok {
 		c.mta = p.mta(host, root)
+		c.logged = c.mta.logs(instance)
 	}
 	return c
 }
@@ -169,14 +171,10 @@ func (c *process) deliver(p *Parser, id []byte) {
 }
 
 // abandon drops what waits for a recipient that cannot be read.
-func (c *process) abandon() (dropped int64) {
+func (p *Parser) abandon(c *process) {
 	for i := range c.tries {
-		if t := &c.tries[i]; !t.told {
-			t.told = true
-			dropped++
-		}
+		p.dropUntold(c, &c.tries[i], DropUnjoined)
 	}
-	return dropped
 }
 
 // last is the latest attempt that is still to end and that ok holds for, nil if
@@ -268,6 +266,14 @@ func (c *process) libraryProblem(reason string) {
 			t.reason = reason
 		}
 	}
+}
+
+// peer is names.peer of b. Most lines are about the peer of the attempt before.
+func (c *process) peer(n *names, b []byte) *peer {
+	if i := len(c.tries) - 1; i >= 0 && c.tries[i].peer != nil && c.tries[i].peer.text == string(b) {
+		return c.tries[i].peer
+	}
+	return n.peer(b)
 }
 
 // notePort remembers the port of peer: some lines name a host without it.

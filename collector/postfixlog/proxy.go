@@ -14,8 +14,8 @@ import (
 type mta struct {
 	host, root string
 
-	// levels has the instances whose log has shown that it has TLS lines.
-	levels map[string]bool
+	// levels says of each instance whether its log has shown TLS lines.
+	levels map[string]*bool
 
 	// proxied says that tlsproxy(8) does the handshakes of a client.
 	proxied bool
@@ -28,12 +28,30 @@ type mta struct {
 	// memory is the latest fault of the certificate of a peer, by "H": a
 	// resumed session does not say again what was wrong.
 	memory map[string]memory
+	recent ring // the keys of memory
 
 	ended endedIDs
 }
 
 func newMTA(host, root string) *mta {
-	return &mta{host: host, root: root, levels: make(map[string]bool), memory: make(map[string]memory)}
+	return &mta{host: host, root: root, levels: make(map[string]*bool), memory: make(map[string]memory)}
+}
+
+// logs is whether TLS lines of an instance were seen.
+func (m *mta) logs(instance string) *bool {
+	seen, ok := m.levels[instance]
+	if !ok {
+		seen = new(bool)
+		m.levels[instance] = seen
+	}
+	return seen
+}
+
+// restarted notes that the settings may be others now.
+func (m *mta) restarted() {
+	for _, seen := range m.levels {
+		*seen = false
+	}
 }
 
 // endedIDs is the short queue ids that were "removed" of late. Such an id comes
@@ -334,8 +352,10 @@ func appendBounded[T any](list []T, v T) []T {
 // remember keeps why the certificate of peer failed.
 func (m *mta) remember(peer *peer, at int64, f finding, proxy bool) {
 	old, ok := m.memory[peer.text]
-	if !ok && len(m.memory) >= maxMemory {
-		m.forgetOldest()
+	if !ok {
+		if gone, full := m.recent.add(peer.text); full {
+			delete(m.memory, gone)
+		}
 	}
 	m.memory[peer.text] = memory{
 		result: f.result, reason: f.reason, at: at, proxy: proxy,
@@ -343,15 +363,26 @@ func (m *mta) remember(peer *peer, at int64, f finding, proxy bool) {
 	}
 }
 
-// forgetOldest makes room in the memory.
-func (m *mta) forgetOldest() {
-	oldest := ""
-	for k, v := range m.memory {
-		if o := m.memory[oldest]; oldest == "" || v.at < o.at || v.at == o.at && k < oldest {
-			oldest = k
-		}
+// ring is the last maxMemory keys, each once.
+type ring struct {
+	keys []string
+	next int // of keys, the oldest one if they are maxMemory
+}
+
+// add adds key, and takes the oldest one away if they are too many.
+func (r *ring) add(key string) (gone string, full bool) {
+	if len(r.keys) < maxMemory {
+		r.keys = append(r.keys, key)
+		return "", false
 	}
-	delete(m.memory, oldest)
+	gone, r.keys[r.next] = r.keys[r.next], key
+	r.next = (r.next + 1) % maxMemory
+	return gone, true
+}
+
+// oldestFirst is the keys in the order in which they came.
+func (r *ring) oldestFirst() []string {
+	return slices.Concat(r.keys[r.next:], r.keys[:r.next])
 }
 
 // recall is the latest fault of the certificate of peer.

@@ -140,6 +140,12 @@ func (s *Source) Run(ctx context.Context, sink collector.Sink) error {
 	defer s.tail.Close()
 	s.sink = &positioned{Sink: sink}
 	s.counter = collector.NewCounter(s.sink, s.name, collector.CounterOptions{MaxHeld: maxHeld, Logger: s.log})
+	if s.o.Cursor == nil {
+		// Where a new source begins has to be known to the next start, or what is
+		// written until the first commit would be lost with this process.
+		s.touch()
+		s.commitUntil(ctx)
+	}
 	err := s.read(ctx)
 	work, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastCommit)
 	defer cancel()

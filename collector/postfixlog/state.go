@@ -25,6 +25,7 @@ func (p *Parser) State() []byte {
 	if len(b) > maxState/2 {
 		for _, m := range p.mtas {
 			clear(m.memory)
+			m.recent = ring{}
 		}
 		b = p.encodeBase()
 	}
@@ -119,10 +120,10 @@ func (m *mta) code(c *codec) {
 	c.text(&m.root)
 	c.flag(&m.proxied)
 	levels := slices.Sorted(maps.Keys(m.levels))
-	codeList(c, &levels, func(s *string) { c.text(s) })
-	for _, s := range levels {
-		m.levels[s] = true
-	}
+	codeList(c, &levels, func(s *string) {
+		c.text(s)
+		c.flag(m.logs(*s))
+	})
 	codeList(c, &m.failures, func(f *failure) { f.code(c) })
 	codeList(c, &m.orphans, func(o *orphan) { o.code(c, m) })
 	codeList(c, &m.unusable, func(s *sighting) { s.code(c) })
@@ -133,13 +134,17 @@ func (m *mta) code(c *codec) {
 	next := int64(m.ended.next)
 	c.number(&next)
 	m.ended.next = int(uint64(next) % uint64(len(m.ended.ids)))
-	keys := slices.Sorted(maps.Keys(m.memory))
+	keys := m.recent.oldestFirst()
 	codeList(c, &keys, func(key *string) {
 		c.text(key)
 		v := m.memory[*key]
 		v.code(c)
 		m.memory[*key] = v
 	})
+	m.recent = ring{keys: keys}
+	if len(keys) > maxMemory || len(keys) != len(m.memory) {
+		c.bad = true
+	}
 }
 
 func (f *failure) code(c *codec) {
@@ -157,6 +162,7 @@ func (o *orphan) code(c *codec, m *mta) {
 	c.text(&o.process.host)
 	c.text(&o.process.instance)
 	o.process.code(c)
+	o.process.logged = m.logs(o.process.instance)
 }
 
 func (s *sighting) code(c *codec) {
