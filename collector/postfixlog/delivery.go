@@ -2,6 +2,8 @@ package postfixlog
 
 import (
 	"bytes"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/tlsrpt-agent/tlsrpt-agent/schema"
@@ -362,14 +364,19 @@ func (p *Parser) giveUp(c *process, why Drop) {
 
 // sweep gives up all that waits too long at a time.
 func (p *Parser) sweep(at int64) {
+	var silent []string
 	for key, c := range p.processes {
 		if at-c.seen > patience {
-			p.giveUp(c, DropExpired)
-			delete(p.processes, key)
+			silent = append(silent, key)
 		}
 	}
-	for _, m := range p.mtas {
-		p.sweepProxy(m, at)
+	slices.Sort(silent)
+	for _, key := range silent {
+		p.giveUp(p.processes[key], DropExpired)
+		delete(p.processes, key)
+	}
+	for _, key := range slices.Sorted(maps.Keys(p.mtas)) {
+		p.sweepProxy(p.mtas[key], at)
 	}
 }
 

@@ -321,7 +321,7 @@ func (p *Parser) noSession(c *process, at int64, nexthop, host []byte, result sc
 // Matched DANE ...".
 func (p *Parser) hostLine(c *process, at int64, m []byte) {
 	host := beforeColon(m)
-	if len(host) == len(m) || host[len(host)-1]-'0' > 9 {
+	if len(host) == 0 || len(host) == len(m) || host[len(host)-1]-'0' > 9 {
 		return
 	}
 	var f finding

@@ -97,8 +97,12 @@ func diffLines(got, want string) string {
 // inPieces parses log cut after each line that cut is true for. At each cut
 // another parser goes on from the state of the one before.
 func inPieces(log []byte, cut func(line int) bool) []told {
+	return piecesWith(Options{Instance: "*", Latest: latest, Location: time.UTC}, log, cut)
+}
+
+// piecesWith is inPieces with options.
+func piecesWith(o Options, log []byte, cut func(line int) bool) []told {
 	var all []told
-	o := Options{Instance: "*", Latest: latest, Location: time.UTC}
 	o.Dropped = func(s *Session, d Drop) { all = append(all, told{*s, d}) }
 	emit := func(s *Session) { all = append(all, told{*s, ""}) }
 	p := NewParser(o)
