@@ -42,7 +42,18 @@ type storeConfig struct {
 }
 
 type sourceConfig struct {
-	Libtlsrpt []libtlsrptConfig `toml:"libtlsrpt"`
+	Libtlsrpt  []libtlsrptConfig  `toml:"libtlsrpt"`
+	PostfixLog []postfixLogConfig `toml:"postfix_log"`
+}
+
+type postfixLogConfig struct {
+	Path            string `toml:"path" doc:"The log file, followed over rotation; \"-\" is standard input. smtp_tls_loglevel must be 1 or more."`
+	Journal         bool   `toml:"journal" doc:"Read systemd's journal instead of a file."`
+	Instance        string `toml:"instance" doc:"The syslog_name of the Postfix instance; \"*\" is any."`
+	DANE            bool   `toml:"dane" doc:"This MTA enforces DANE. The resolver must validate DNSSEC and be trusted."`
+	MTASTS          bool   `toml:"mta_sts" doc:"This MTA enforces MTA-STS."`
+	PolicyDaemon    string `toml:"policy_daemon" doc:"The socketmap that Postfix asks for MTA-STS, as smtp_tls_policy_maps names it without \"socketmap:\"; it is asked in place of DNS and HTTPS."`
+	ReportPlaintext bool   `toml:"report_plaintext" doc:"Count plaintext deliveries at level may as starttls-not-supported."`
 }
 
 type libtlsrptConfig struct {
@@ -111,6 +122,9 @@ func defaultSource() libtlsrptConfig {
 	return libtlsrptConfig{Socket: filepath.Join(runtimeDir(), "tlsrpt.sock")}
 }
 
+// defaultInstance is the syslog_name of a Postfix that is not told otherwise.
+const defaultInstance = "postfix"
+
 // defaultMode lets the group of the socket write to it.
 const defaultMode = "0660"
 
@@ -175,8 +189,13 @@ func parseConfig(path string, text []byte) (config, error) {
 	if err := d.Decode(&c); err != nil {
 		return config{}, located(path, err)
 	}
-	if len(c.Source.Libtlsrpt) == 0 {
+	if len(c.Source.Libtlsrpt)+len(c.Source.PostfixLog) == 0 {
 		c.Source.Libtlsrpt = []libtlsrptConfig{defaultSource()}
+	}
+	for i := range c.Source.PostfixLog {
+		if s := &c.Source.PostfixLog[i]; s.Instance == "" {
+			s.Instance = defaultInstance
+		}
 	}
 	for i := range c.Source.Libtlsrpt {
 		if s := &c.Source.Libtlsrpt[i]; s.Mode == "" {
@@ -217,6 +236,11 @@ func (c *config) check() error {
 	}
 	if s := c.HTTPS.OnCertificateError; s != "fail" && s != "retry-insecure" {
 		return fmt.Errorf("https.on_certificate_error: %q is neither \"fail\" nor \"retry-insecure\"", s)
+	}
+	for _, s := range c.Source.PostfixLog {
+		if (s.Path == "") != s.Journal {
+			return errors.New("source.postfix_log: want either path or journal = true")
+		}
 	}
 	for _, s := range c.Source.Libtlsrpt {
 		if s.Socket == "" {

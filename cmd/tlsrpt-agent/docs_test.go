@@ -43,6 +43,7 @@ func TestSettingsPage(t *testing.T) {
 	c := defaults()
 	c.Source.Libtlsrpt = []libtlsrptConfig{defaultSource()}
 	c.Source.Libtlsrpt[0].Mode = defaultMode
+	c.Source.PostfixLog = []postfixLogConfig{{Instance: defaultInstance}}
 	writeSettings(t, &b, "", reflect.ValueOf(c))
 	golden(t, "../../docs/settings.md", b.Bytes())
 }
@@ -61,7 +62,7 @@ func writeSettings(t *testing.T, b *bytes.Buffer, section string, v reflect.Valu
 			writeSettings(t, b, name, value)
 		case value.Kind() == reflect.Slice && value.Type().Elem().Kind() == reflect.Struct:
 			name := section + "." + key
-			fmt.Fprintf(b, "\n## [[%s]]\n\nOnce per socket. Without any, one with the defaults.\n\n| key | default | meaning |\n|---|---|---|\n", name)
+			fmt.Fprintf(b, "\n## [[%s]]\n\nOnce per source. Without any source, there is one libtlsrpt source with its defaults.\n\n| key | default | meaning |\n|---|---|---|\n", name)
 			writeSettings(t, b, name, value.Index(0))
 		default:
 			doc := f.Tag.Get("doc")

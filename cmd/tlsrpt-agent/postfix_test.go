@@ -7,11 +7,11 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -106,6 +106,70 @@ func TestPostfix(t *testing.T) {
 	if _, out, _ := runCommand(t, "pending", "-c", config, "--json"); out != "" {
 		t.Errorf("the report mail was counted:\n%s", out)
 	}
+}
+
+// fromLog is what the log of a Postfix that enforces DANE, and MTA-STS without
+// telling how, says about the same deliveries. Which STS policy there was it does
+// not say, and a self-signed certificate is what RFC 8460 calls it.
+var fromLog = map[string]string{
+	"good.example.org":       "no-policy-found 3/0 map[]",
+	"selfsigned.example.org": "no-policy-found 0/1 map[certificate-not-trusted:1]",
+	"expired.example.org":    "no-policy-found 0/2 map[certificate-expired:2]",
+	"sts.example.org":        "no-policy-found 1/0 map[]",
+	"nostarttls.example.org": "no-policy-found 0/1 map[starttls-not-supported:1]",
+	"dane.example.org":       "tlsa 1/0 map[]",
+	"baddane.example.org":    "tlsa 0/1 map[certificate-not-trusted:1]",
+}
+
+// TestPostfixLog reads the log of a real Postfix that does not speak libtlsrpt.
+func TestPostfixLog(t *testing.T) {
+	root := lab.Root(t, "trixie")
+	if !lab.InNamespace(t) {
+		return
+	}
+	world := lab.New(t, root)
+	for _, d := range deliveredTo {
+		d.domain.TLSRPT = lab.Asks("mailto:tls@" + d.domain.Name)
+		world.AddDomain(d.domain)
+	}
+	postfix := world.StartPostfix("smtp_tlsrpt_enable = no")
+	dir := t.TempDir()
+	config := filepath.Join(dir, "config.toml")
+	text := fmt.Appendf(nil, "[store]\npath = %q\n[[source.postfix_log]]\npath = %q\ndane = true\n",
+		filepath.Join(dir, "tlsrpt.db"), postfix.LogPath())
+	if err := os.WriteFile(config, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	stop := startDaemon(t, config)
+	for _, d := range deliveredTo {
+		for range d.mails {
+			postfix.Inject("alice@example.com", []string{"bob@" + d.domain.Name})
+			postfix.Wait(1)
+		}
+	}
+	got := map[string]string{}
+	for deadline := time.Now().Add(20 * time.Second); len(got) < len(fromLog) && time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
+		got = countedPolicies(t, config)
+	}
+	stop()
+	if got = countedPolicies(t, config); !maps.Equal(got, fromLog) {
+		t.Errorf("counted\n%v\nwant\n%v\n%s", got, fromLog, postfix.Log())
+	}
+}
+
+// countedPolicies is what is pending, by domain, "policy-type success/failure results".
+func countedPolicies(t *testing.T, config string) map[string]string {
+	t.Helper()
+	got := map[string]string{}
+	_, out, _ := runCommand(t, "pending", "-c", config, "--json")
+	for line := range strings.Lines(out) {
+		var p pendingLine
+		if err := json.Unmarshal([]byte(line), &p); err != nil {
+			t.Fatal(err)
+		}
+		got[p.Domain] += fmt.Sprintf("%s %d/%d %v", p.PolicyType, p.Success, p.Failure, p.Results)
+	}
+	return got
 }
 
 // checkReport compares what a report says about a domain.
@@ -208,14 +272,6 @@ ca_file = %q
 `, filepath.Join(dir, "tlsrpt.db"), socket, lab.SubmitAddr, write("dkim.pem", text), write("ca.pem", https.CAPEM())))
 }
 
-// runCommand runs the program with args, to its end.
-func runCommand(t *testing.T, args ...string) (code int, stdout, stderr string) {
-	t.Helper()
-	var out, errs bytes.Buffer
-	code = run(t.Context(), args, strings.NewReader(""), &out, &errs)
-	return code, out.String(), errs.String()
-}
-
 // startDaemon starts "run" and returns when it listens. The function that it
 // returns ends it, as SIGTERM does.
 func startDaemon(t *testing.T, config string) (stop func()) {
@@ -261,22 +317,4 @@ func verifyIndependently(t *testing.T, msg []byte) {
 	if out, err := cmd.CombinedOutput(); err != nil || string(out) != "pass" {
 		t.Errorf("Mail::DKIM: %q %v\n%s", out, err, msg)
 	}
-}
-
-// syncBuffer is a buffer that may be read while it is written to.
-type syncBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (s *syncBuffer) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(p)
-}
-
-func (s *syncBuffer) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.String()
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -87,21 +88,18 @@ func (a *app) daemon(cmd *cobra.Command, f runFlags) error {
 	if err := f.apply(&c); err != nil {
 		return err
 	}
-	s, err := a.setUpWith(c, orNew, log, func() ([]collector.Source, error) {
+	s, err := a.setUpWith(c, orNew, log, func(s *setup) ([]collector.Source, error) {
 		if err := c.makeRuntimeDir(); err != nil {
 			return nil, err
 		}
-		return c.sources(log)
+		return s.sources(cmd.Context(), a.stdin, log)
 	})
 	if err != nil {
 		return err
 	}
 	s.announce(log)
 	err = s.agent.Run(cmd.Context())
-	if s.submitter != nil {
-		s.submitter.Close()
-	}
-	if err = errors.Join(err, s.store.Close()); err == nil {
+	if err = errors.Join(err, s.close()); err == nil {
 		log.Info("stopped")
 	}
 	return err
@@ -122,6 +120,9 @@ func (c *config) makeRuntimeDir() error {
 func (s *setup) announce(log *slog.Logger) {
 	for _, source := range s.config.Source.Libtlsrpt {
 		log.Info("collecting", "socket", source.Socket, "store", s.config.Store.Path)
+	}
+	for _, source := range s.config.Source.PostfixLog {
+		log.Info("collecting", "log", cmp.Or(source.Path, "journal"), "store", s.config.Store.Path)
 	}
 	if s.submitter == nil {
 		log.Warn("nothing is sent until organization.contact is set")

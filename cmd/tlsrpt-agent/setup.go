@@ -7,14 +7,12 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"net/netip"
 	"os"
-	"strconv"
 
 	"github.com/tlsrpt-agent/tlsrpt-agent/agent"
 	"github.com/tlsrpt-agent/tlsrpt-agent/aggregator"
 	"github.com/tlsrpt-agent/tlsrpt-agent/collector"
-	"github.com/tlsrpt-agent/tlsrpt-agent/collector/libtlsrpt"
+	"github.com/tlsrpt-agent/tlsrpt-agent/internal/policy"
 	"github.com/tlsrpt-agent/tlsrpt-agent/internal/resolve"
 	"github.com/tlsrpt-agent/tlsrpt-agent/schema"
 	"github.com/tlsrpt-agent/tlsrpt-agent/submitter"
@@ -55,6 +53,18 @@ type setup struct {
 	store     *aggregator.Store
 	submitter *submitter.Submitter // nil without organization.contact
 	agent     *agent.Agent
+	finders   []*policy.Finder // of the log sources
+}
+
+// close ends what the setup began, but for the sources, which end with the agent.
+func (s *setup) close() error {
+	for _, f := range s.finders {
+		f.Close()
+	}
+	if s.submitter != nil {
+		s.submitter.Close()
+	}
+	return s.store.Close()
 }
 
 // setUp makes everything but the sources.
@@ -63,12 +73,12 @@ func (a *app) setUp(mode storeMode) (*setup, error) {
 	if err != nil {
 		return nil, err
 	}
-	return a.setUpWith(c, mode, nil, func() ([]collector.Source, error) { return nil, nil })
+	return a.setUpWith(c, mode, nil, func(*setup) ([]collector.Source, error) { return nil, nil })
 }
 
 // setUpWith makes everything. The store is opened last but the sources: what it
 // waits for is the disk.
-func (a *app) setUpWith(c config, mode storeMode, log *slog.Logger, sources func() ([]collector.Source, error)) (*setup, error) {
+func (a *app) setUpWith(c config, mode storeMode, log *slog.Logger, sources func(*setup) ([]collector.Source, error)) (*setup, error) {
 	s := &setup{config: c}
 	var err error
 	if c.Organization.Contact != "" {
@@ -79,7 +89,7 @@ func (a *app) setUpWith(c config, mode storeMode, log *slog.Logger, sources func
 	if s.store, err = open(c, mode, log); err != nil {
 		return nil, err
 	}
-	from, err := sources()
+	from, err := sources(s)
 	if err == nil {
 		s.agent, err = agent.New(agent.Options{
 			Store:        s.store,
@@ -97,8 +107,7 @@ func (a *app) setUpWith(c config, mode storeMode, log *slog.Logger, sources func
 		})
 	}
 	if err != nil {
-		s.store.Close()
-		return nil, err
+		return nil, errors.Join(err, s.close())
 	}
 	return s, nil
 }
@@ -195,33 +204,4 @@ func (c *mailConfig) relay() (submitter.Mailer, error) {
 		password = string(bytes.TrimRight(text, "\r\n"))
 	}
 	return submitter.ParseRelay(c.Via, password, submitter.RelayOptions{HELO: c.Helo})
-}
-
-// sources makes the sources of the configuration.
-func (c *config) sources(log *slog.Logger) (sources []collector.Source, err error) {
-	for _, s := range c.Source.Libtlsrpt {
-		source, err := s.listen(log)
-		if err != nil {
-			return nil, fmt.Errorf("source.libtlsrpt: %w", err)
-		}
-		sources = append(sources, source)
-	}
-	return sources, nil
-}
-
-func (c *libtlsrptConfig) listen(log *slog.Logger) (collector.Source, error) {
-	mode, err := strconv.ParseUint(c.Mode, 8, 9)
-	if err != nil {
-		return nil, fmt.Errorf("mode: %w", err)
-	}
-	o := libtlsrpt.Options{
-		Path: c.Socket, Mode: fs.FileMode(mode), User: c.User, Group: c.Group,
-		File: libtlsrpt.Activated(c.Socket), Logger: log,
-	}
-	if c.SendingIP != "" {
-		if o.SendingIP, err = netip.ParseAddr(c.SendingIP); err != nil {
-			return nil, fmt.Errorf("sending_ip: %w", err)
-		}
-	}
-	return libtlsrpt.Listen(o)
 }

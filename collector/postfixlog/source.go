@@ -144,12 +144,12 @@ func (s *Source) Run(ctx context.Context, sink collector.Sink) error {
 		// Where a new source begins has to be known to the next start, or what is
 		// written until the first commit would be lost with this process.
 		s.touch()
-		s.commitUntil(ctx)
+		_ = s.commitUntil(ctx) // it failed only if ctx ended, and is tried again below
 	}
 	err := s.read(ctx)
 	work, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastCommit)
 	defer cancel()
-	return errors.Join(err, s.commit(work))
+	return errors.Join(err, s.commitUntil(work))
 }
 
 // read moves sessions from the log to the counter, and commits.
@@ -176,7 +176,7 @@ func (s *Source) read(ctx context.Context) error {
 			return nil // ctx ended
 		}
 		if s.ripe() {
-			s.commitUntil(ctx)
+			_ = s.commitUntil(ctx) // as above
 		}
 		s.publish()
 	}
@@ -280,18 +280,19 @@ func (s *Source) ripe() bool {
 }
 
 // commitUntil commits, again and again while that fails: nothing is read
-// meanwhile, and nothing is lost.
-func (s *Source) commitUntil(ctx context.Context) {
+// meanwhile, and nothing is lost. The error is that of the last commit before
+// ctx ended.
+func (s *Source) commitUntil(ctx context.Context) error {
 	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 30*time.Second) {
 		err := s.commit(ctx)
 		if err == nil || ctx.Err() != nil {
-			return
+			return err
 		}
 		s.log.Error("commit failed, reading waits for it", "source", s.name, "error", err, "retry", wait)
 		select {
 		case <-time.After(wait):
 		case <-ctx.Done():
-			return
+			return err
 		}
 	}
 }
