@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"testing"
+	"time"
 )
 
 // generate makes a log of at least size bytes out of the real lines of a log:
@@ -18,6 +19,9 @@ func generate(real []byte, size, domains int) []byte {
 	for round := 0; b.Len() < size; round++ {
 		replacer := newReplacer(r, domains, round)
 		for _, line := range lines {
+			if spared(line) {
+				continue
+			}
 			replacer.write(&b, line)
 			if b.Len() >= size {
 				break
@@ -34,7 +38,13 @@ type replacer struct {
 }
 
 func newReplacer(r *rand.Rand, domains, round int) *replacer {
-	return &replacer{domains: domains, pid: round % 200, offset: r.IntN(domains), r: r}
+	return &replacer{domains: domains, pid: round % 20, offset: r.IntN(domains), r: r}
+}
+
+// spared reports whether a line is one of those of smtpd that a relay has fewer
+// of: the real logs have a client for each message.
+func spared(line []byte) bool {
+	return bytes.Contains(line, []byte("/smtpd[")) && !bytes.Contains(line, []byte(": client="))
 }
 
 // write writes line with other names in place of example.com and example.net,
@@ -46,7 +56,8 @@ func (g *replacer) write(b *bytes.Buffer, line []byte) {
 		return
 	}
 	b.Write(line[:open+1])
-	fmt.Fprintf(b, "%d", 1000+g.pid*7+int(line[end-1]-'0'))
+	pid, _ := leadingNumber(line[open+1:])
+	fmt.Fprintf(b, "%d", pid+g.pid*100000)
 	rest := line[end:]
 	if hasPrefix(rest, "]: 4j") {
 		b.WriteString("]: 4j")
@@ -94,4 +105,39 @@ func BenchmarkParse(b *testing.B) {
 	}
 	b.ReportMetric(float64(sessions)/float64(b.N)/float64(lines), "sessions/line")
 	b.ReportMetric(float64(p.Stats().Client)/float64(p.Stats().Lines), "clientlines/line")
+}
+
+// TestGenerate holds the generated log to what makes it realistic.
+func TestGenerate(t *testing.T) {
+	log := benchLog(t, 8<<20)
+	all, stats := parseAll(Options{}, log)
+	domains := make(map[string]bool)
+	for _, s := range kept(all) {
+		domains[s.Domain] = true
+	}
+	share := float64(stats.Client) / float64(stats.Lines)
+	if len(domains) < 1000 || share < 0.35 || share > 0.5 || stats.Dropped[DropUnjoined] > 0 {
+		t.Errorf("%d domains, %.0f %% of the lines are of clients, %+v", len(domains), 100*share, stats)
+	}
+}
+
+// TestNoGarbage reads the lines of other programs, and those of a session,
+// without an allocation: but for the queue id of a session.
+func TestNoGarbage(t *testing.T) {
+	p := NewParser(Options{Latest: latest, Location: time.UTC})
+	measure := func(name string, log []byte, want float64) {
+		t.Helper()
+		parse := func() { p.Parse(log, func(*Session) {}) }
+		parse()
+		if got := testing.AllocsPerRun(100, parse); got > want {
+			t.Errorf("%s: %.0f allocations, want at most %.0f", name, got, want)
+		}
+	}
+	measure("others", script(
+		"smtpd[1]: connect from localhost[127.0.0.1]", "cleanup[1]: 4jY1xQ00Dlz6X7y: message-id=<x@example.com>",
+		"qmgr[1]: 4jY1xQ00Dlz6X7y: from=<alice@example.org>, size=1, nrcpt=1 (queue active)", "qmgr[1]: 4jY1xQ00Dlz6X7y: removed",
+		"/usr/sbin/cron[1]: x"), 0)
+	measure("a session", script(trusted, sent), 1)
+	measure("a failure", script("smtp[1]: server certificate verification failed for mx.example.com[192.0.2.1]:25: certificate has expired",
+		untrust, "smtp[1]: 4jY1xQ00Dlz6X7y: to=<bob@example.com>"+relay+notVer), 1)
 }

@@ -179,7 +179,7 @@ func (p *Parser) settleUnseen(c *process, at int64, peer *peer, d delivery, e en
 	switch {
 	case d.reused || !d.sent && e.kind != endUsed:
 		return nil
-	case old != nil && (old.shared(c, d) || old.delays == 0 && !old.closed):
+	case old != nil && old.outcome != Failed && old.outcome != Refused && (old.shared(c, d) || old.delays == 0 && !old.closed):
 		return nil // another recipient, or a cached connection
 	case tlsUsed && *c.logged:
 		return nil // its line was lost, or an older one tells of the connection
@@ -194,7 +194,7 @@ func (p *Parser) settleUnseen(c *process, at int64, peer *peer, d delivery, e en
 	switch {
 	case tlsUsed:
 		return last
-	case old != nil && old.outcome != Plaintext, p.proxyFallback(c, peer):
+	case p.proxyFallback(c, peer), old != nil && old.outcome != Plaintext:
 		p.refuse(c, last, d, DropFallback)
 		return nil
 	case lost:

@@ -43,6 +43,8 @@ func TestProxy(t *testing.T) {
 	check("it is another host", script(connect, failed2, deferred), drop+" mx.example.com")
 	check("it is long ago", script(failed, "+60 "+deferred), drop+" mx.example.com")
 	check("plaintext with the same host follows", script(failed, failed2, hostless, sent), plain, fail+" mx.example.com")
+	check("and with a message that failed there before", script(failed, deferred, "+5 "+failed, failed2, hostless, sent),
+		fail+" mx.example.com", plain, fail+" mx.example.com")
 	check("another host follows, and one failure it can be", script(failed2, hostless, trusted, sent),
 		fail+" 192.0.2.2", "example.com trusted mx.example.com")
 	check("another host follows, and it can be two", script(failed, failed2, hostless, strings.ReplaceAll(trusted, "192.0.2.1", "192.0.2.3"), strings.ReplaceAll(sent, "192.0.2.1", "192.0.2.3")),
