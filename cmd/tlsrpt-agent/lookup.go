@@ -1,12 +1,15 @@
 package main
 
 import (
+	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/tlsrpt-agent/tlsrpt-agent/internal/policy"
 	"github.com/tlsrpt-agent/tlsrpt-agent/schema"
 	"github.com/tlsrpt-agent/tlsrpt-agent/submitter"
 )
@@ -14,7 +17,10 @@ import (
 func (a *app) lookupCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "lookup DOMAIN",
-		Short: "Look up a domain's TLSRPT record and say what is wrong in it",
+		Short: "Look up a domain's TLSRPT record, say what is wrong in it, and its policies",
+		Long: `lookup prints the TLSRPT record of a domain, where its reports go, what is wrong
+in the record, and the policies that the domain publishes for its MX hosts: DANE
+(where the resolver validates DNSSEC) and MTA-STS.`,
 		Example: `  tlsrpt-agent lookup example.com
   tlsrpt-agent lookup --json example.com`,
 		Args: oneArg("DOMAIN"),
@@ -32,10 +38,11 @@ func (a *app) lookupCommand() *cobra.Command {
 
 // lookupLine is the line of "lookup --json".
 type lookupLine struct {
-	Domain string       `json:"domain"`
-	Record string       `json:"record"`
-	RUA    []schema.RUA `json:"rua"`
-	Faults []string     `json:"faults"`
+	Domain   string          `json:"domain"`
+	Record   string          `json:"record"`
+	RUA      []schema.RUA    `json:"rua"`
+	Faults   []string        `json:"faults"`
+	Policies []schema.Policy `json:"policies"`
 }
 
 func (a *app) lookup(cmd *cobra.Command, domain string) error {
@@ -48,14 +55,14 @@ func (a *app) lookup(cmd *cobra.Command, domain string) error {
 	if err != nil && text == "" {
 		return lookupError(domain, err)
 	}
+	policies, fault := c.policies(cmd.Context(), domain)
+	if fault != nil {
+		rec.Faults = append(rec.Faults, "its policies: "+fault.Error())
+	}
 	if a.json {
-		line := lookupLine{domain, text, rec.RUA, rec.Faults}
-		line.RUA = append([]schema.RUA{}, line.RUA...)
-		line.Faults = append([]string{}, line.Faults...)
-		if werr := writeJSON(a.stdout, line); werr != nil {
-			return werr
-		}
-		return lookupError(domain, err)
+		// Arrays always, never null.
+		line := lookupLine{domain, text, append([]schema.RUA{}, rec.RUA...), append([]string{}, rec.Faults...), append([]schema.Policy{}, policies...)}
+		return errors.Join(writeJSON(a.stdout, line), lookupError(domain, err))
 	}
 	fmt.Fprintf(a.stdout, "record: %s\n", printable(text))
 	for _, rua := range rec.RUA {
@@ -64,7 +71,42 @@ func (a *app) lookup(cmd *cobra.Command, domain string) error {
 	for _, fault := range rec.Faults {
 		fmt.Fprintf(a.stdout, "fault:  %s\n", printable(fault))
 	}
+	for _, p := range policies {
+		fmt.Fprintf(a.stdout, "policy: %s %s: %s\n", p.Type, printable(p.Domain), printable(strings.Join(p.Strings, "; ")))
+	}
 	return lookupError(domain, err)
+}
+
+// policies is what the domain publishes for its MX hosts. The error says why it
+// may be less than there is.
+func (c *config) policies(ctx context.Context, domain string) (found []schema.Policy, err error) {
+	f := policy.New(policy.Options{Resolver: c.resolver(), DANE: true, MTASTS: true, AllowPrivate: c.Submit.AllowPrivate})
+	defer f.Close()
+	about, err := lookedUp(ctx, f, domain, "")
+	if about.STS != nil {
+		found = append(found, about.STS.Policy)
+	}
+	for _, mx := range about.MX {
+		at, mxErr := lookedUp(ctx, f, domain, mx)
+		err = cmp.Or(err, mxErr)
+		if at.TLSA != nil {
+			found = append(found, at.TLSA.Policy)
+		}
+	}
+	return found, err
+}
+
+// lookedUp is what f finds out, however long it takes.
+func lookedUp(ctx context.Context, f *policy.Finder, domain, mx string) (policy.Answer, error) {
+	for {
+		answer, err := f.Find(domain, mx)
+		if !errors.Is(err, policy.ErrPending) {
+			return answer, err
+		}
+		if err := f.Wait(ctx); err != nil {
+			return answer, err
+		}
+	}
 }
 
 // lookupError says what a failed look-up means for the domain.
