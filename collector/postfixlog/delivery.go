@@ -359,7 +359,7 @@ func (p *Parser) giveUp(c *process, why Drop) {
 	for i := range c.tries {
 		p.dropUntold(c, &c.tries[i], why)
 	}
-	*c = process{program: c.program, host: c.host, instance: c.instance, mta: c.mta, logged: c.logged, seen: c.seen}
+	*c = process{key: c.key, program: c.program, host: c.host, instance: c.instance, mta: c.mta, logged: c.logged, seen: c.seen}
 }
 
 // sweep gives up all that waits too long at a time.
@@ -375,6 +375,7 @@ func (p *Parser) sweep(at int64) {
 		p.giveUp(p.processes[key], DropExpired)
 		delete(p.processes, key)
 	}
+	clear(p.busy[:])
 	for _, key := range slices.Sorted(maps.Keys(p.mtas)) {
 		p.sweepProxy(p.mtas[key], at)
 	}

@@ -126,8 +126,14 @@ func tlsSummary(m []byte) (outcome Outcome, rest []byte, reused bool) {
 
 // beforeColon is what comes before the first ": ", or all.
 func beforeColon(b []byte) []byte {
-	if i := bytes.Index(b, []byte(": ")); i >= 0 {
-		return b[:i]
+	for i := 0; i < len(b); i++ {
+		n := bytes.IndexByte(b[i:], ':')
+		if n < 0 {
+			break
+		}
+		if i += n; i+1 < len(b) && b[i+1] == ' ' {
+			return b[:i]
+		}
 	}
 	return b
 }

@@ -49,6 +49,7 @@ type Parser struct {
 	names     names
 	mtas      map[string]*mta     // by host and syslog_name
 	processes map[string]*process // by host, tag and pid
+	busy      [256]*process       // some of processes, where they are found faster
 	own       ownMail
 	sweepAt   int64 // nanoseconds; when to look for what has been waiting too long
 
@@ -87,6 +88,7 @@ func (p *Parser) reset() {
 	p.names = newNames()
 	p.mtas = make(map[string]*mta)
 	p.processes = make(map[string]*process)
+	clear(p.busy[:])
 	p.own = newOwnMail()
 	p.sweepAt = 0
 }

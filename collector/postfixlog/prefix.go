@@ -98,7 +98,11 @@ func (p *Parser) plainLine(b []byte, at int64) {
 		return
 	}
 	pid, ok := pidLength(b[i+1:])
-	if !ok || !p.matters(prog, b[i:]) {
+	if !ok {
+		return
+	}
+	message := b[i+1+pid+len("]: "):]
+	if !p.matters(prog, message) {
 		return
 	}
 	t, rest, ok := p.clock.read(b)
@@ -117,7 +121,7 @@ func (p *Parser) plainLine(b []byte, at int64) {
 		at:      at,
 		program: prog,
 		key:     b[start : i+1+pid],
-		message: b[i+1+pid+len("]: "):],
+		message: message,
 	})
 }
 
@@ -130,26 +134,22 @@ func pidLength(b []byte) (int, bool) {
 	return n, n > 0 && n <= 10 && hasPrefix(b[n:], "]: ")
 }
 
-// matters reports whether a line of a program that is no client may matter. It
-// spares most lines of qmgr and cleanup the rest of the work. b begins before
-// the message.
-func (p *Parser) matters(prog program, b []byte) bool {
+// matters reports whether a message of a program that is no client may matter.
+// It spares most lines of qmgr and cleanup the rest of the work.
+func (p *Parser) matters(prog program, m []byte) bool {
 	switch prog {
 	case qmgr:
-		return len(p.senders) > 0 && bytes.Contains(b, []byte(": from=<")) ||
-			hasSuffix(b, ": removed") && (len(p.own.ids) > 0 || endsShort(b))
+		if hasSuffix(m, ": removed") {
+			return len(p.own.ids) > 0 || isShort(m[:len(m)-len(": removed")])
+		}
+		return len(p.senders) > 0
 	case cleanup:
-		return bytes.Contains(b, []byte(": message-id=<"+ownMessageID))
+		_, text, ok := cutQueueID(m)
+		return ok && hasPrefix(text, "message-id=<"+ownMessageID)
 	case master:
-		return bytes.Contains(b, []byte("]: reload")) || bytes.Contains(b, []byte("]: daemon started"))
+		return isStart(m)
 	}
 	return true
-}
-
-// endsShort reports whether b is "...]: 1A2B3C4D5E: removed".
-func endsShort(b []byte) bool {
-	b = b[:len(b)-len(": removed")]
-	return isShort(b[bytes.LastIndexByte(b, ' ')+1:])
 }
 
 // noteNaked counts a line that is a message of smtp(8) without prefix. The first

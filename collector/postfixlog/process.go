@@ -12,6 +12,7 @@ import (
 // time: the attempts between two deliveries belong to the next line that names a
 // message, and to its recipients.
 type process struct {
+	key      string // "host tag[pid"
 	program  program
 	host     string
 	instance string // "postfix/relay"
@@ -87,10 +88,16 @@ const (
 
 // process is the one that e is of, nil if it is of another instance.
 func (p *Parser) process(e entry) *process {
-	c, ok := p.processes[string(e.key)]
-	if !ok {
-		c = p.newProcess(string(e.key), e.program)
-		p.processes[string(e.key)] = c
+	// Most lines are of a few busy processes, and the end of the key is the pid.
+	slot := &p.busy[hash(e.key[max(0, len(e.key)-4):])%uint64(len(p.busy))]
+	c := *slot
+	if c == nil || c.key != string(e.key) {
+		var ok bool
+		if c, ok = p.processes[string(e.key)]; !ok {
+			c = p.newProcess(string(e.key), e.program)
+			p.processes[c.key] = c
+		}
+		*slot = c
 	}
 	if c.seen != 0 && e.at-c.seen > patience {
 		p.giveUp(c, DropExpired)
@@ -111,7 +118,7 @@ func (p *Parser) newProcess(key string, prog program) *process {
 	if i := strings.LastIndexByte(tag, '/'); i >= 0 {
 		instance = tag[:i]
 	}
-	c := &process{program: prog, host: host, instance: instance}
+	c := &process{key: key, program: prog, host: host, instance: instance}
 	if root, ok := p.matches(instance); ok {
 		c.mta = p.mta(host, root)
 		c.logged = c.mta.logs(instance)

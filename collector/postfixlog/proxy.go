@@ -59,15 +59,20 @@ func (m *mta) restarted() {
 type endedIDs struct {
 	ids  [64]uint64
 	next int
+	any  bool
 }
 
 func (e *endedIDs) add(id []byte) {
+	e.any = true
 	e.ids[e.next] = hash(id)
 	e.next = (e.next + 1) % len(e.ids)
 }
 
 // take reports whether id has ended, and forgets that.
 func (e *endedIDs) take(id []byte) bool {
+	if !e.any {
+		return false
+	}
 	h := hash(id)
 	for i := range e.ids {
 		if e.ids[i] == h {

@@ -48,6 +48,7 @@ func (p *Parser) State() []byte {
 		}
 		b = append(b, one.b...)
 	}
+	clear(p.busy[:])
 	return b
 }
 
@@ -131,6 +132,7 @@ func (m *mta) code(c *codec) {
 	ended := m.ended.ids[:]
 	codeList(c, &ended, func(h *uint64) { c.hash(h) })
 	copy(m.ended.ids[:], ended)
+	c.flag(&m.ended.any)
 	next := int64(m.ended.next)
 	c.number(&next)
 	m.ended.next = int(uint64(next) % uint64(len(m.ended.ids)))

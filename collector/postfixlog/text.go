@@ -140,12 +140,17 @@ func readDelivery(b []byte) (delivery, bool) {
 	var d delivery
 	found := false
 	for i := quotedLength(b); i < len(b); {
-		n := bytes.Index(b[i:], []byte(">, "))
+		n := bytes.IndexByte(b[i:], '>')
 		if n < 0 {
 			break
 		}
 		i += n
-		one, ok := readFields(b[i+len(">, "):])
+		rest, ok := cut(b[i:], ">, ")
+		if !ok {
+			i++
+			continue
+		}
+		one, ok := readFields(rest)
 		if !ok {
 			i++
 			continue
