@@ -43,7 +43,7 @@ type follower struct {
 
 // mark is where reading is, for lag.
 type mark struct {
-	info   fs.FileInfo // nil: nowhere
+	file   *os.File // nil: nowhere, or in a compressed file
 	offset int64
 }
 
@@ -87,22 +87,25 @@ func (f *follower) position() *position {
 	return &position{Place: f.anchor}
 }
 
-func (f *follower) lag() int64 {
+func (f *follower) lag() (bytes int64) {
 	f.mu.Lock()
 	m := f.mark
 	f.mu.Unlock()
 	live, err := os.Stat(f.options.Path)
-	switch {
-	case err != nil && m.info == nil:
-		return 0
-	case err != nil:
-		return max(0, m.info.Size()-m.offset)
-	case m.info == nil:
-		return live.Size()
-	case os.SameFile(live, m.info):
-		return max(0, live.Size()-m.offset)
+	if err == nil {
+		bytes = live.Size()
 	}
-	return max(0, m.info.Size()-m.offset) + live.Size()
+	if m.file == nil {
+		return bytes
+	}
+	info, err := m.file.Stat()
+	if err != nil {
+		return bytes // it was closed just now
+	}
+	if live != nil && os.SameFile(live, info) {
+		bytes = 0
+	}
+	return bytes + max(0, info.Size()-m.offset)
 }
 
 func (f *follower) next(u until) ([]byte, error) {
@@ -213,7 +216,10 @@ func (f *follower) take(data []byte, final bool) (chunk []byte, used int) {
 func (f *follower) setMark() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.mark = mark{f.file.info, f.at.offset}
+	f.mark = mark{}
+	if f.file.gzip == nil {
+		f.mark = mark{f.file.f, f.at.offset}
+	}
 }
 
 // enter goes on at s in l.

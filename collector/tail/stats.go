@@ -4,7 +4,7 @@ import "sync/atomic"
 
 // Stats says how reading goes, and what happened since Open.
 type Stats struct {
-	Lag         int64 // bytes of the file that are still to be read, and of the one before it; 0 of other logs
+	Lag         int64 // bytes still to be read, of the present and the newest file; 0 of other logs
 	Rotations   int64 // times that reading went on in another file
 	Truncations int64 // times that a file had less in it than was read, or something else
 	Gaps        int64 // times that something is missing between two lines
