@@ -104,6 +104,9 @@ func TestPrefixes(t *testing.T) {
 	}
 	check("postfix", "Nov 23 10:00:00 out postfix/smtp[1]: %s")
 	check("postfix/relay", "Nov 23 10:00:00 out postfix/relay/smtp[1]: %s")
+	check("postfix", "Nov 23 10:00:00 <mail.info> out postfix/smtp[1]: %s")
+	check("postfix", "Nov 23 10:00:00 postfix/smtp[1]: %s")
+	check("postfix", "2026-11-23T10:00:00Z postfix/smtp[1]: %s")
 	check("postfix", "<22>Nov 23 10:00:00 out postfix/smtp[1]: %s")
 	check("postfix", "<22>1 2026-11-23T10:00:00Z out postfix/smtp 1 - - %s")
 	check("postfix", `<22>1 2026-11-23T10:00:00Z out postfix 1 - [a b="]\""][c] %s`)

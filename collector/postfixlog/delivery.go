@@ -1,7 +1,6 @@
 package postfixlog
 
 import (
-	"bytes"
 	"maps"
 	"slices"
 	"time"
@@ -362,11 +361,17 @@ func (p *Parser) giveUp(c *process, why Drop) {
 	*c = process{key: c.key, program: c.program, host: c.host, instance: c.instance, mta: c.mta, logged: c.logged, seen: c.seen}
 }
 
+// idle reports whether nothing of c is waiting, nor has been of late. More
+// recipients of a delivery may follow the first one.
+func (c *process) idle(at int64) bool {
+	return at-c.seen > sweepEvery && !slices.ContainsFunc(c.tries, func(t try) bool { return !t.told })
+}
+
 // sweep gives up all that waits too long at a time.
 func (p *Parser) sweep(at int64) {
 	var silent []string
 	for key, c := range p.processes {
-		if at-c.seen > patience {
+		if at-c.seen > patience || c.idle(at) {
 			silent = append(silent, key)
 		}
 	}
@@ -383,10 +388,8 @@ func (p *Parser) sweep(at int64) {
 
 // serviceLine reads a line of qmgr(8), cleanup(8) or master(8).
 func (p *Parser) serviceLine(e entry) {
-	tag, _, _ := bytes.Cut(e.key, []byte("["))
-	host, tag, _ := bytes.Cut(tag, []byte(" "))
-	i := bytes.LastIndexByte(tag, '/')
-	root, ok := p.matches(p.names.text(tag[:max(i, 0)]))
+	host, instance := splitKey(e.key)
+	root, ok := p.matches(p.names.text(instance))
 	if !ok {
 		return
 	}

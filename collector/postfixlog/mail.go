@@ -1,10 +1,5 @@
 package postfixlog
 
-import (
-	"bytes"
-	"strings"
-)
-
 // ownMessageID is how the Message-ID of each report of ours begins.
 const ownMessageID = "tlsrpt."
 
@@ -65,26 +60,42 @@ func isShort(id []byte) bool {
 // mailLine reads "QUEUEID: from=<...>", "QUEUEID: message-id=<...>" and
 // "QUEUEID: removed". It is false for other lines.
 func (p *Parser) mailLine(m *mta, id, text []byte) bool {
-	if rest, ok := cut(text, "from=<"); ok {
-		if sender, _, ok := bytes.Cut(rest, []byte(">, size=")); ok && len(p.senders) > 0 && p.senders[strings.ToLower(string(sender))] {
-			p.own.add(ownKey(m, id))
-		}
-		return true
-	}
-	if rest, ok := cut(text, "message-id=<"); ok {
-		if hasPrefix(rest, ownMessageID) {
-			p.own.add(ownKey(m, id))
-		}
-		return true
-	}
-	if string(text) == "removed" {
+	switch {
+	case p.isOwnSender(text), isOwnMessageID(text):
+		p.own.add(ownKey(m, id))
+	case string(text) == "removed":
 		if len(p.own.ids) > 0 {
 			p.own.remove(ownKey(m, id))
 		}
 		if isShort(id) {
 			m.ended.add(id)
 		}
-		return true
+	default:
+		return false
+	}
+	return true
+}
+
+// isOwnSender reports whether a text is "from=<one of Options.Senders>, ...".
+func (p *Parser) isOwnSender(text []byte) bool {
+	if len(p.senders) == 0 {
+		return false
+	}
+	sender, ok := cut(text, "from=<")
+	if !ok {
+		return false
+	}
+	p.lower = p.lower[:0]
+	for _, c := range sender {
+		switch {
+		case c == '>':
+			return p.senders[string(p.lower)]
+		case c-'A' < 26:
+			c |= 0x20
+		}
+		p.lower = append(p.lower, c)
 	}
 	return false
 }
+
+func isOwnMessageID(text []byte) bool { return hasPrefix(text, "message-id=<"+ownMessageID) }

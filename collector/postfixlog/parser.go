@@ -57,6 +57,7 @@ type Parser struct {
 	session Session // what emit is given
 	json    [2]jsonLine
 	key     []byte // scratch: the key of a process
+	lower   []byte // scratch: a sender
 	stats   Stats
 }
 

@@ -117,12 +117,20 @@ func (p *Parser) plainLine(b []byte, at int64) {
 	if start > i {
 		return
 	}
+	start += hostStart(b[start:i])
 	p.entry(entry{
 		at:      at,
 		program: prog,
 		key:     b[start : i+1+pid],
 		message: message,
 	})
+}
+
+// hostStart is where the name of the host begins in what is between time and
+// pid. Some daemons put "<mail.info>" before it.
+func hostStart(b []byte) int {
+	tag := bytes.LastIndexByte(b, ' ')
+	return bytes.LastIndexByte(b[:max(tag, 0)], ' ') + 1
 }
 
 // pidLength is how long the number is that b begins with; "]: " must follow.
@@ -142,10 +150,11 @@ func (p *Parser) matters(prog program, m []byte) bool {
 		if hasSuffix(m, ": removed") {
 			return len(p.own.ids) > 0 || isShort(m[:len(m)-len(": removed")])
 		}
-		return len(p.senders) > 0
+		_, text, ok := cutQueueID(m)
+		return ok && p.isOwnSender(text)
 	case cleanup:
 		_, text, ok := cutQueueID(m)
-		return ok && hasPrefix(text, "message-id=<"+ownMessageID)
+		return ok && isOwnMessageID(text)
 	case master:
 		return isStart(m)
 	}

@@ -112,18 +112,25 @@ func (p *Parser) process(e entry) *process {
 // newProcess reads the key "host tag[pid". Its mta is nil if it is of another
 // instance.
 func (p *Parser) newProcess(key string, prog program) *process {
-	host, tag, _ := strings.Cut(key, " ")
-	tag, _, _ = strings.Cut(tag, "[")
-	instance := tag
-	if i := strings.LastIndexByte(tag, '/'); i >= 0 {
-		instance = tag[:i]
-	}
-	c := &process{key: key, program: prog, host: host, instance: instance}
-	if root, ok := p.matches(instance); ok {
-		c.mta = p.mta(host, root)
-		c.logged = c.mta.logs(instance)
+	host, instance := splitKey([]byte(key))
+	c := &process{key: key, program: prog, host: p.names.text(host), instance: p.names.text(instance)}
+	if root, ok := p.matches(c.instance); ok {
+		c.mta = p.mta(c.host, root)
+		c.logged = c.mta.logs(c.instance)
 	}
 	return c
+}
+
+// splitKey reads "host instance/program[pid". A log may lack the host, and the
+// program may have been cut off.
+func splitKey(key []byte) (host, instance []byte) {
+	i := bytes.LastIndexByte(key, ' ')
+	host, instance = key[:max(i, 0)], key[i+1:]
+	instance, _, _ = bytes.Cut(instance, []byte("["))
+	if i := bytes.LastIndexByte(instance, '/'); i >= 0 {
+		instance = instance[:i]
+	}
+	return host, instance
 }
 
 // matches reports whether an instance is the one of the options. root is the
