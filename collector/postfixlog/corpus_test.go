@@ -319,3 +319,33 @@ func TestExpected(t *testing.T) {
 		}
 	}
 }
+
+// TestDatagrams holds the sessions that libtlsrpt has, by the log, against the
+// datagrams that it sent in the same run.
+func TestDatagrams(t *testing.T) {
+	for version, file := range map[string]string{"3.10.13": "3.10.13-base.jsonl", "3.11.7": "3.11.7-base.jsonl"} {
+		want := make(tally)
+		for line := range bytes.Lines(readFile(t, filepath.Join("../libtlsrpt/testdata/postfix", file))) {
+			var d struct {
+				Datagram struct {
+					D        string
+					Policies []struct{ F int }
+				}
+			}
+			if err := json.Unmarshal(line, &d); err != nil {
+				t.Fatal(err)
+			}
+			want[fmt.Sprint(d.Datagram.D, " failed ", d.Datagram.Policies[0].F == 1)]++
+		}
+		all, stats := parseAll(Options{ReportPlaintext: true}, readFile(t, filepath.Join("testdata/postfix-logs", version, "base/maillog")))
+		got := make(tally)
+		for _, s := range all {
+			if s.Native {
+				got[fmt.Sprint(s.Domain, " failed ", s.Result != "")]++
+			}
+		}
+		if d := got.diff(want); d != "" || len(want) < 50 || len(stats.NativeLost) > 0 {
+			t.Errorf("%s: %d datagrams, %v lost:\n%s", version, len(want), stats.NativeLost, d)
+		}
+	}
+}
