@@ -1,0 +1,244 @@
+package loggen_test
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tlsrpt-agent/tlsrpt-agent/aggregator"
+	"github.com/tlsrpt-agent/tlsrpt-agent/collector/postfixlog"
+	"github.com/tlsrpt-agent/tlsrpt-agent/collector/tail"
+	"github.com/tlsrpt-agent/tlsrpt-agent/internal/loggen"
+)
+
+// sizeEnv is the size of the log that benchmarks read, in MB of 2^20 bytes; 64
+// where it is not set.
+const sizeEnv = "TLSRPT_BENCH_LOG_MB"
+
+// benchDir holds the log of the benchmarks.
+var benchDir string
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if benchDir != "" {
+		_ = os.RemoveAll(benchDir) // it is a temporary folder
+	}
+	os.Exit(code)
+}
+
+// written is a log in a file, and what is in it.
+type written struct {
+	path  string
+	stats loggen.Stats
+	want  total
+}
+
+// total is the sessions of a log.
+type total struct{ success, failure int64 }
+
+// benchFile is the log that benchmarks read, written once.
+var benchFile = sync.OnceValues(func() (w written, err error) {
+	mb := 64
+	if s := os.Getenv(sizeEnv); s != "" {
+		if mb, err = strconv.Atoi(s); err != nil {
+			return w, err
+		}
+	}
+	if benchDir, err = os.MkdirTemp("", "tlsrpt-bench"); err != nil {
+		return w, err
+	}
+	w.path = filepath.Join(benchDir, "mail.log")
+	f, err := os.Create(w.path)
+	if err != nil {
+		return w, err
+	}
+	l := loggen.New(loggen.Options{})
+	buf := make([]byte, 0, 2<<20)
+	for l.Stats().Bytes < int64(mb)<<20 && err == nil {
+		for buf = buf[:0]; len(buf) < 1<<20; {
+			buf = l.Append(buf)
+		}
+		_, err = f.Write(buf)
+	}
+	_, err2 := f.Write(l.AppendRest(nil))
+	w.stats = l.Stats()
+	for k, n := range l.Sessions() {
+		if k.Result == "" {
+			w.want.success += n
+		} else {
+			w.want.failure += n
+		}
+	}
+	// Pages that are still on their way to the disk would slow down whoever reads.
+	return w, errors.Join(err, err2, f.Sync(), f.Close())
+})
+
+func benchLog(b *testing.B) written {
+	w, err := benchFile()
+	benchCheck(b, err)
+	return w
+}
+
+func benchCheck(b *testing.B, err error) {
+	b.Helper()
+	if err != nil {
+		b.Fatal(err)
+	}
+}
+
+// meter measures what b.ReportAllocs cannot: per line.
+type meter struct {
+	start time.Time
+	mem   runtime.MemStats
+}
+
+func startMeter() *meter {
+	m := new(meter)
+	runtime.ReadMemStats(&m.mem)
+	m.start = time.Now()
+	return m
+}
+
+// report reports n readings of w, and returns how long one took.
+func (m *meter) report(b *testing.B, w written, n int) time.Duration {
+	d := time.Since(m.start) / time.Duration(n)
+	var now runtime.MemStats
+	runtime.ReadMemStats(&now)
+	b.ReportMetric(float64(w.stats.Sessions)/d.Seconds(), "sessions/s")
+	b.ReportMetric(float64(now.Mallocs-m.mem.Mallocs)/float64(n)/float64(w.stats.Lines), "allocs/line")
+	return d
+}
+
+// BenchmarkParser reads the log without a store.
+func BenchmarkParser(b *testing.B) {
+	w := benchLog(b)
+	b.SetBytes(w.stats.Bytes)
+	m := startMeter()
+	for b.Loop() {
+		parse(b, w)
+	}
+	m.report(b, w, b.N)
+}
+
+func parse(b *testing.B, w written) {
+	t, err := tail.Open(tail.Options{Path: w.path}, nil)
+	benchCheck(b, err)
+	defer t.Close()
+	p := postfixlog.NewParser(options())
+	var sessions int64
+	for {
+		chunk, err := t.Next(b.Context())
+		if err == io.EOF {
+			break
+		}
+		benchCheck(b, err)
+		p.Parse(chunk, func(*postfixlog.Session) { sessions++ })
+	}
+	if sessions != w.stats.Sessions {
+		b.Fatalf("%d sessions found, %d written", sessions, w.stats.Sessions)
+	}
+}
+
+// BenchmarkLogSource reads the log into a store, as the daemon does: positions
+// and counts are committed along the way. Beside it, in the same run, grep and
+// pflogsumm read it.
+func BenchmarkLogSource(b *testing.B) {
+	w := benchLog(b)
+	before := grep(b, w)
+	b.SetBytes(w.stats.Bytes)
+	m := startMeter()
+	for b.Loop() {
+		b.StopTimer()
+		dir := b.TempDir()
+		b.StartTimer()
+		readInto(b, w, filepath.Join(dir, "tlsrpt.db"))
+	}
+	ours := m.report(b, w, b.N)
+	b.ReportMetric(peakRSS(b), "peak-MB")
+	g := min(before, grep(b, w))
+	b.ReportMetric(float64(w.stats.Bytes)/1e6/g.Seconds(), "grep-MB/s")
+	b.ReportMetric(ours.Seconds()/g.Seconds(), "x-grep")
+	if speed, ok := pflogsumm(b, w); ok {
+		b.ReportMetric(speed/1e6, "pflogsumm-MB/s")
+		b.ReportMetric(float64(w.stats.Bytes)/ours.Seconds()/speed, "x-pflogsumm-speed")
+	}
+}
+
+// readInto counts the log in a new store, and checks what is there then.
+func readInto(b *testing.B, w written, path string) {
+	store, err := aggregator.Open(path, aggregator.Options{})
+	benchCheck(b, err)
+	defer store.Close()
+	s, err := postfixlog.Open(postfixlog.SourceOptions{Name: "bench", Tail: tail.Options{Path: w.path}, Log: options()})
+	benchCheck(b, err)
+	benchCheck(b, s.Run(b.Context(), store))
+	var got total
+	benchCheck(b, store.Pending(b.Context(), aggregator.PendingFilter{}, func(p aggregator.Pending) error {
+		got.success += p.Success
+		got.failure += p.Failure
+		return nil
+	}))
+	if got != w.want {
+		b.Fatalf("%+v in the store, %+v written", got, w.want)
+	}
+}
+
+// peakRSS is the most memory this process ever had, in MB.
+func peakRSS(b *testing.B) float64 {
+	var u unix.Rusage
+	benchCheck(b, unix.Getrusage(unix.RUSAGE_SELF, &u))
+	return float64(u.Maxrss) * 1024 / 1e6
+}
+
+// grep is how long grep takes to count the lines of smtp(8): the best of three.
+func grep(b *testing.B, w written) time.Duration {
+	var all []time.Duration
+	for range 3 {
+		start := time.Now()
+		cmd := exec.Command("grep", "-c", `postfix/smtp\[`, w.path)
+		cmd.Env = append(os.Environ(), "LC_ALL=C") // its fastest
+		out, err := cmd.Output()
+		benchCheck(b, err)
+		all = append(all, time.Since(start))
+		if n := strings.TrimSpace(string(out)); n != strconv.FormatInt(w.stats.Client, 10) {
+			b.Fatalf("grep found %s lines, %d written", n, w.stats.Client)
+		}
+	}
+	return slices.Min(all)
+}
+
+// pflogsumm is how many bytes a second pflogsumm reads, of the first 100 MB. It
+// is false if it is not installed (Debian package pflogsumm).
+func pflogsumm(b *testing.B, w written) (speed float64, ok bool) {
+	path, err := exec.LookPath("pflogsumm")
+	if err != nil {
+		b.Log("pflogsumm is not installed")
+		return 0, false
+	}
+	f, err := os.Open(w.path)
+	benchCheck(b, err)
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, 100e6))
+	benchCheck(b, err)
+	part := filepath.Join(b.TempDir(), "part")
+	benchCheck(b, os.WriteFile(part, text[:bytes.LastIndexByte(text, '\n')+1], 0o600))
+	start := time.Now()
+	out, err := exec.Command(path, part).CombinedOutput()
+	benchCheck(b, err)
+	if !bytes.Contains(out, []byte("delivered")) {
+		b.Fatalf("pflogsumm said: %s", out)
+	}
+	return float64(len(text)) / time.Since(start).Seconds(), true
+}
