@@ -87,7 +87,7 @@ func (a *Agent) DryRun(ctx context.Context, s Submission, made func(submitter.Pa
 	}
 	closed, last := a.lastClosed(time.Now()), aggregator.Pending{}
 	return a.store.Pending(ctx, aggregator.PendingFilter{Day: s.Day, Domain: s.Domain}, func(p aggregator.Pending) error {
-		same := p.Day == last.Day && p.Domain == last.Domain // one more policy of the same
+		same := p.Day == last.Day && p.Domain == last.Domain && p.Part == last.Part // one more policy of the same
 		last = p
 		if same || p.Day > closed || p.State != aggregator.StateOpen && p.State != aggregator.StateLate {
 			return nil

@@ -15,7 +15,8 @@ type DomainDay struct {
 	Day    schema.Day
 	Domain string // A-labels, lower case, no final dot
 
-	// Part is 0 for the report of the day and n for its n-th supplement.
+	// Part is 0 for the report of the day, n for its n-th supplement, and -1 where
+	// all that there is was recorded for looking.
 	Part  int
 	State State
 
@@ -98,12 +99,19 @@ func domainDayOf(tx *sql.Tx, day schema.Day, domain int64) (DomainDay, error) {
 	if !errors.Is(err, sql.ErrNoRows) {
 		return dd, err
 	}
-	dd, err = scanDomainDay(tx.QueryRow(`SELECT ?1, name, 0, ?2, NULL, NULL, record, record_seen, 0, 0, id, -1
-		FROM domain WHERE id = ?3 AND EXISTS (SELECT 1 FROM tally WHERE day = ?1 AND domain = ?3)`, day, StateOpen, domain))
-	if errors.Is(err, sql.ErrNoRows) {
-		return DomainDay{}, ErrNoData
+	// What is open comes before what is there for looking.
+	for _, part := range []struct {
+		number int
+		state  State
+	}{{0, StateOpen}, {partLooking, StateNotSent}} {
+		dd, err = scanDomainDay(tx.QueryRow(`SELECT ?1, name, ?4, ?2, NULL, NULL, record, record_seen, 0, 0, id, -1
+			FROM domain WHERE id = ?3 AND EXISTS (SELECT 1 FROM tally WHERE day = ?1 AND domain = ?3 AND part = ?4)`,
+			day, part.state, domain, part.number))
+		if !errors.Is(err, sql.ErrNoRows) {
+			return dd, err
+		}
 	}
-	return dd, err
+	return DomainDay{}, ErrNoData
 }
 
 // Postpone moves a domain-day whose look-up failed for the time being. It notes

@@ -10,6 +10,10 @@ import (
 // enter begins with a domain-day. While its day is open that takes no query.
 func (r *recorder) enter(day schema.Day, domain int64) error {
 	r.at = domainDayAt{day: day, domain: domain}
+	if r.looking {
+		r.at.part = partLooking
+		return nil
+	}
 	closed, known := r.closed[day]
 	if !known {
 		if err := r.QueryRow(`SELECT EXISTS (SELECT 1 FROM day WHERE day = ?)`, day).Scan(&closed); err != nil {
@@ -64,7 +68,7 @@ func (r *recorder) leave() error {
 
 // openTotal is the sum of the tallies of a domain-day that has no row yet.
 func openTotal(tx *sql.Tx, day schema.Day, domain int64) (total schema.Summary, err error) {
-	err = tx.QueryRow(`SELECT coalesce(sum(success), 0), coalesce(sum(failure), 0) FROM tally WHERE day = ? AND domain = ?`,
+	err = tx.QueryRow(`SELECT coalesce(sum(success), 0), coalesce(sum(failure), 0) FROM tally WHERE day = ? AND domain = ? AND part >= 0`,
 		day, domain).Scan(&total.Success, &total.Failure)
 	return total, err
 }

@@ -115,6 +115,7 @@ type pendingTally struct {
 // not depend on how many are.
 func pendingPage(tx *sql.Tx, day schema.Day, after pendingKey, last int64) ([]pendingTally, error) {
 	rows, err := tx.Query(`SELECT t.domain, t.part, t.policy, t.success, t.failure, CASE
+			WHEN t.part < 0 THEN ?3
 			WHEN dd.state IS NULL THEN ?1
 			WHEN t.part = dd.part AND dd.state IN (?1, ?2, ?3) THEN dd.state
 			WHEN EXISTS (SELECT 1 FROM report r JOIN delivery v ON v.report = r.id

@@ -35,6 +35,9 @@ func (s *Store) Prune(ctx context.Context, before schema.Day) error {
 			return err
 		}
 	}
+	if err := s.pruneSpans(ctx, before); err != nil {
+		return err
+	}
 	for _, table := range []string{"policy", "detail", "domain"} {
 		if err := s.pruneUnused(ctx, table, before-useSlack); err != nil {
 			return err

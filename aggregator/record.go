@@ -27,21 +27,34 @@ const maxCursor = 1 << 20
 // Record implements collector.Sink: it adds counts and stores the position of
 // source, all or nothing. After an error none of it happened.
 func (s *Store) Record(ctx context.Context, source string, cursor []byte, counts []schema.Count) error {
-	if len(cursor) > maxCursor {
-		return fmt.Errorf("aggregator: position of %s has %d bytes, more than %d", source, len(cursor), maxCursor)
+	return s.record(ctx, entry{source: source, cursor: cursor, counts: counts})
+}
+
+// entry is what one transaction records.
+type entry struct {
+	source  string
+	cursor  []byte // nil: the stored one stays
+	counts  []schema.Count
+	spans   []schema.Span
+	looking bool // counts are for looking only
+}
+
+func (s *Store) record(ctx context.Context, e entry) error {
+	if len(e.cursor) > maxCursor {
+		return fmt.Errorf("aggregator: position of %s has %d bytes, more than %d", e.source, len(e.cursor), maxCursor)
 	}
-	sightings := s.sightings(counts)
-	return s.write(ctx, "recording the counts of "+source, func(tx *sql.Tx) error {
-		r := recorder{Tx: tx, store: s, now: time.Now(), closed: map[schema.Day]bool{}}
+	sightings := s.sightings(e.counts)
+	return s.write(ctx, "recording the counts of "+e.source, func(tx *sql.Tx) error {
+		r := recorder{Tx: tx, store: s, now: time.Now(), closed: map[schema.Day]bool{}, looking: e.looking}
 		if err := r.recordAll(sightings); err != nil {
 			return err
 		}
-		if cursor == nil {
-			return nil
+		if err := addSpans(tx, e.source, e.spans); err != nil || e.cursor == nil {
+			return err
 		}
 		_, err := tx.Exec(`INSERT INTO source (name, cursor, saved) VALUES (?, ?, ?)
 			ON CONFLICT (name) DO UPDATE SET cursor = excluded.cursor, saved = excluded.saved`,
-			source, cursor, r.now.Unix())
+			e.source, e.cursor, r.now.Unix())
 		return err
 	})
 }
@@ -86,13 +99,14 @@ func (s *Store) sightings(counts []schema.Count) []sighting {
 // be made wrong by another process.
 type recorder struct {
 	*sql.Tx
-	store  *Store
-	now    time.Time
-	count  *sql.Stmt // the one statement of the steady state
-	closed map[schema.Day]bool
-	at     domainDayAt
-	used   []wording
-	folded int64 // sessions
+	store   *Store
+	now     time.Time
+	count   *sql.Stmt // the one statement of the steady state
+	closed  map[schema.Day]bool
+	at      domainDayAt
+	used    []wording
+	folded  int64 // sessions
+	looking bool  // what is counted goes to partLooking
 }
 
 // domainDayAt is the domain-day that a recorder is at.

@@ -116,7 +116,7 @@ func (r *releaser) fill(ctx context.Context, day schema.Day) error {
 // unfilled is a page of the domains of a day that have no domain_day.
 func unfilled(tx *sql.Tx, day schema.Day, after int64) ([]closing, error) {
 	rows, err := tx.Query(`SELECT t.domain, sum(t.success), sum(t.failure) FROM tally t
-		WHERE t.day = ?1 AND t.domain > ?2
+		WHERE t.day = ?1 AND t.domain > ?2 AND t.part >= 0
 			AND NOT EXISTS (SELECT 1 FROM domain_day dd WHERE dd.day = ?1 AND dd.domain = t.domain)
 		GROUP BY t.domain ORDER BY t.domain LIMIT ?3`, day, after, chunk)
 	return collect(rows, err, func(r *sql.Rows) (closing, error) {
@@ -197,7 +197,7 @@ func (s *Store) Days(ctx context.Context, first, last schema.Day) (days []DayTot
 func (s *Store) SubmissionSince(ctx context.Context, now time.Time) (since time.Time, err error) {
 	err = s.write(ctx, "reading since when reports are sent", func(tx *sql.Tx) error {
 		if _, err := tx.Exec(`INSERT INTO meta (name, value)
-			SELECT 'submission-since', iif(EXISTS (SELECT 1 FROM tally), ?, 0) WHERE true ON CONFLICT DO NOTHING`, now.Unix()); err != nil {
+			SELECT 'submission-since', iif(EXISTS (SELECT 1 FROM tally WHERE part >= 0), ?, 0) WHERE true ON CONFLICT DO NOTHING`, now.Unix()); err != nil {
 			return err
 		}
 		var at sql.NullInt64

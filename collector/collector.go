@@ -18,6 +18,18 @@ type Sink interface {
 	Record(ctx context.Context, source string, cursor []byte, counts []schema.Count) error
 }
 
+// SpanSink is a Sink that remembers which stretches of logs were counted, so that
+// the same log is not counted a second time from another file. A source of log
+// lines uses it where the Sink that it is given is one.
+type SpanSink interface {
+	Sink
+
+	// RecordSpans is Record, and in the same transaction adds spans to what source
+	// has read. A span that shares a second with one that it has read of the same
+	// instance and host continues it.
+	RecordSpans(ctx context.Context, source string, cursor []byte, counts []schema.Count, spans []schema.Span) error
+}
+
 // Source is where sessions come from.
 type Source interface {
 	// Name tells a source apart from all others of a store, across restarts.

@@ -15,6 +15,19 @@ CREATE TABLE source (
 	saved  INTEGER NOT NULL -- time
 ) STRICT;
 
+-- Stretches of logs that were counted, see schema.Span. Those of one source,
+-- instance and host share no second.
+CREATE TABLE counted (
+	source   TEXT NOT NULL,
+	instance TEXT NOT NULL,
+	host     TEXT NOT NULL,    -- '': any
+	start    INTEGER NOT NULL, -- time of the first line
+	stop     INTEGER NOT NULL CHECK (stop >= start), -- time of the last line
+	first    BLOB NOT NULL,    -- 64-bit hashes of lines of the second start
+	last     BLOB NOT NULL,    -- of the second stop
+	PRIMARY KEY (source, instance, host, start)
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE domain (
 	id          INTEGER PRIMARY KEY,
 	used        INTEGER NOT NULL,           -- day, at most 7 older than the newest tally
@@ -38,7 +51,7 @@ CREATE TABLE detail (
 CREATE TABLE tally (
 	day     INTEGER NOT NULL,
 	domain  INTEGER NOT NULL REFERENCES domain,
-	part    INTEGER NOT NULL, -- 0: the report of the day, n: its n-th supplement
+	part    INTEGER NOT NULL, -- 0: the report of the day, n: its n-th supplement, -1: imported for looking
 	policy  INTEGER NOT NULL REFERENCES policy,
 	success INTEGER NOT NULL DEFAULT 0 CHECK (success >= 0), -- sessions
 	failure INTEGER NOT NULL DEFAULT 0 CHECK (failure >= 0), -- sessions
