@@ -52,7 +52,7 @@ var errWait = errors.New("tail: nothing to read")
 
 func newFollower(u until, o Options, at *place, n *numbers) (*follower, error) {
 	f := &follower{
-		options: o, numbers: n, lines: splitter{numbers: n},
+		options: o, numbers: n, lines: splitter{numbers: n, max: MaxLine},
 		anchor: at,
 		buf:    make([]byte, tailSize+readSize),
 	}

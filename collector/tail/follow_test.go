@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -27,17 +28,26 @@ func TestWoken(t *testing.T) {
 	l := newLog(t)
 	r := openTail(t, Options{Path: l.path, Follow: true, Quiet: time.Millisecond, Poll: time.Hour}, nil)
 	for range 5 {
-		go l.lines(3)
-		r.next(3)
+		during(func() { l.lines(3) }, func() { r.next(3) })
 	}
-	go func() {
+	during(func() {
 		l.lines(3)
 		l.rename()
 		l.reopen()
 		l.lines(3)
-	}()
-	r.next(6)
+	}, func() { r.next(6) })
 	sameLines(t, r.got, l.want)
+}
+
+// during runs write while read waits for it.
+func during(write, read func()) {
+	var writing sync.WaitGroup
+	writing.Go(func() {
+		time.Sleep(time.Millisecond) // most likely it waits then
+		write()
+	})
+	read()
+	writing.Wait()
 }
 
 // TestPolled reads where the system gives no notice of changes.
@@ -48,8 +58,7 @@ func TestPolled(t *testing.T) {
 	var logs logBuffer
 	r := openTail(t, Options{Path: l.path, Follow: true, Quiet: 1, Poll: time.Millisecond, Logger: logs.logger()}, nil)
 	for range 3 {
-		go l.lines(3)
-		r.next(3)
+		during(func() { l.lines(3) }, func() { r.next(3) })
 	}
 	sameLines(t, r.got, l.want)
 	if !strings.Contains(logs.String(), "too many open files") {

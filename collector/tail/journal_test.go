@@ -45,6 +45,7 @@ func journalctlChild() int {
 	if slices.Contains(args, "--lines=0") {
 		done = len(entries(dir))
 	}
+	os.WriteFile(filepath.Join(dir, "seen"), nil, 0o600)
 	for {
 		for ; done < len(entries(dir)); done++ {
 			e := entries(dir)[done]
@@ -126,19 +127,22 @@ func (j *testJournal) open(o Options, position []byte) *testTail {
 	return openTail(j.t, o, position)
 }
 
-// calls are the arguments of each start, once there are n.
-func (j *testJournal) calls(n int) []string {
+// await waits for a file.
+func (j *testJournal) await(name string) {
 	j.t.Helper()
-	for end := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
-		text, _ := os.ReadFile(filepath.Join(j.dir, "calls"))
-		lines := strings.Split(strings.TrimSpace(string(text)), "\n")
-		if text != nil && len(lines) >= n {
-			return lines
-		}
+	for end := time.Now().Add(time.Minute); !exists(filepath.Join(j.dir, name)); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
-			j.t.Fatalf("%d starts, want %d", len(lines), n)
+			j.t.Fatalf("%s was not made", name)
 		}
 	}
+}
+
+// calls are the arguments of each start.
+func (j *testJournal) calls() []string {
+	j.t.Helper()
+	text, err := os.ReadFile(filepath.Join(j.dir, "calls"))
+	j.must(err)
+	return strings.Split(strings.TrimSpace(string(text)), "\n")
 }
 
 func TestJournal(t *testing.T) {
@@ -165,7 +169,7 @@ func TestJournal(t *testing.T) {
 	}
 	always := "--output=json --quiet --no-pager --follow "
 	filters := " --unit=postfix@-.service --identifier=postfix/smtp --identifier=postfix/tlsproxy"
-	sameLines(t, j.calls(2), []string{
+	sameLines(t, j.calls(), []string{
 		always + "--no-tail" + filters,
 		always + "--no-tail --cursor=s=1;i=000005" + filters,
 	})
@@ -177,17 +181,12 @@ func TestJournalFromNow(t *testing.T) {
 	j.add(5, "a")
 	r := j.open(Options{Follow: true}, nil)
 	j.want = nil
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		j.calls(1)
-		time.Sleep(50 * time.Millisecond) // until it has seen the five
+	during(func() {
+		j.await("seen") // the five
 		j.add(2, "b")
-	}()
-	r.next(2)
-	<-done
+	}, func() { r.next(2) })
 	sameLines(t, r.got, j.want)
-	if call := j.calls(1)[0]; !strings.HasSuffix(call, "--lines=0") {
+	if call := j.calls()[0]; !strings.HasSuffix(call, "--lines=0") {
 		t.Errorf("called with %s", call)
 	}
 }
@@ -199,7 +198,7 @@ func TestJournalDies(t *testing.T) {
 	j.die(4)
 	r := j.open(Options{Follow: true, FromStart: true}, nil)
 	r.next(4)
-	go j.die(6) // sooner or later: it has seen the first one by then, or not
+	j.die(6) // of which one is known
 	r.next(6)
 	j.add(10, "b")
 	r.next(10)
@@ -257,7 +256,7 @@ func TestJournalImport(t *testing.T) {
 	r := j.open(Options{}, nil)
 	r.rest()
 	sameLines(t, r.got, j.want)
-	if call := j.calls(1)[0]; strings.Contains(call, "--follow") {
+	if call := j.calls()[0]; strings.Contains(call, "--follow") {
 		t.Errorf("called with %s", call)
 	}
 	j.die(50)

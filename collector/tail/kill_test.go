@@ -71,6 +71,10 @@ func copyLog(path string) error {
 		return err
 	}
 	defer r.Close()
+	l.Position = r.Position()
+	if err := l.write(dir); err != nil {
+		return err
+	}
 	for {
 		chunk, err := r.Next(context.Background())
 		if err != nil {
@@ -127,6 +131,9 @@ func exists(name string) bool {
 // rotated.
 func TestKilled(t *testing.T) {
 	l := newLog(t)
+	end := startReader(t, l.path)
+	awaitLedger(t, filepath.Dir(l.path), func(ledger) bool { return true }) // a source that is not known begins anew
+	end()
 	stop, done := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(done)
@@ -145,19 +152,28 @@ func TestKilled(t *testing.T) {
 	<-done
 	defer startReader(t, l.path)()
 	want := strings.Join(l.want, "\n") + "\n"
-	state := ledger{}
-	for deadline := time.Now().Add(time.Minute); state.Length < int64(len(want)) && time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
-		var err error
-		if state, err = readLedger(filepath.Dir(l.path)); err != nil {
-			t.Fatal(err)
-		}
-	}
+	state := awaitLedger(t, filepath.Dir(l.path), func(s ledger) bool { return s.Length >= int64(len(want)) })
 	got, err := os.ReadFile(filepath.Join(filepath.Dir(l.path), "out"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Logf("%d lines, %d rotations, %d kills", l.n, l.files, kills)
 	sameLines(t, strings.Split(string(got[:state.Length]), "\n"), strings.Split(want, "\n"))
+}
+
+// awaitLedger waits for what is stored to be as wanted, or for a minute.
+func awaitLedger(t *testing.T, dir string, wanted func(ledger) bool) (l ledger) {
+	t.Helper()
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
+		var err error
+		if l, err = readLedger(dir); err != nil {
+			t.Fatal(err)
+		}
+		if l.Position != nil && wanted(l) {
+			return l
+		}
+	}
+	return l
 }
 
 // startReader starts readerChild, for end to kill.

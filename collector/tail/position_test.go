@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/base64"
 	"errors"
-	"reflect"
 	"strings"
 	"testing"
 )
@@ -90,11 +89,8 @@ func FuzzPosition(f *testing.F) {
 			t.Fatalf("%d bytes", len(code))
 		}
 		again, err := decodePosition(code)
-		if err != nil || !reflect.DeepEqual(again.Place, p.Place) || again.Cursor != p.Cursor {
-			t.Fatalf("%+v became %+v, %v", p, again, err)
-		}
-		if !bytes.Equal(again.encode(), code) {
-			t.Fatalf("%s became %s", code, again.encode())
+		if err != nil || !bytes.Equal(again.encode(), code) {
+			t.Fatalf("%s became %s, %v", code, again.encode(), err)
 		}
 	})
 }

@@ -5,6 +5,7 @@ import "bytes"
 // splitter makes chunks of whole lines from what was read.
 type splitter struct {
 	numbers *numbers
+	max     int    // length of a line; MaxLine, but for tests
 	inside  bool   // the next byte belongs to a line that was cut, and is skipped
 	scratch []byte // holds chunks that are not as they were read
 }
@@ -23,14 +24,14 @@ func (s *splitter) take(data []byte, final bool) (chunk []byte, used int) {
 	}
 	used += leadingNULs(data[used:])
 	rest := data[used:]
-	n, long := wholeLines(rest)
+	n, long := s.wholeLines(rest)
 	switch {
 	case n > 0:
 		return s.clean(rest[:n]), used + n
 	case long:
 		s.inside = true
 		s.numbers.cut.Add(1)
-		return s.ended(rest[:MaxLine]), used + MaxLine
+		return s.ended(rest[:s.max]), used + s.max
 	case final && len(rest) > 0:
 		return s.ended(rest), len(data)
 	}
@@ -39,9 +40,9 @@ func (s *splitter) take(data []byte, final bool) (chunk []byte, used int) {
 
 // wholeLines is how many bytes the whole lines at the beginning of b are. long
 // says that the line after them is too long.
-func wholeLines(b []byte) (n int, long bool) {
-	for len(b)-n > MaxLine {
-		end := bytes.LastIndexByte(b[n:n+MaxLine+1], '\n') + 1
+func (s *splitter) wholeLines(b []byte) (n int, long bool) {
+	for len(b)-n > s.max {
+		end := bytes.LastIndexByte(b[n:n+s.max+1], '\n') + 1
 		if end == 0 {
 			return n, true
 		}

@@ -57,7 +57,7 @@ type stream struct {
 }
 
 func newStream(r io.Reader, n *numbers) *stream {
-	return &stream{feed: newFeed(r), lines: splitter{numbers: n}, buf: make([]byte, MaxLine+readSize)}
+	return &stream{feed: newFeed(r), lines: splitter{numbers: n, max: MaxLine}, buf: make([]byte, MaxLine+readSize)}
 }
 
 // next returns the next chunk. At the end it returns the last line if final holds,
