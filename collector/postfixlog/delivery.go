@@ -97,8 +97,9 @@ func (p *Parser) judge(c *process, t *try, kind endKind, at int64) {
 // delivery reads a line "QUEUEID: to=<...>, ...": it ends the attempt with its
 // relay, and names the domain of all attempts of the delivery.
 func (p *Parser) delivery(c *process, at int64, id []byte, d delivery) {
-	c.deliver(p, id)
-	c.domain = p.names.domain(recipientDomain(d.recipient))
+	c.deliver(p, at, id)
+	peer := c.peer(&p.names, d.relay)
+	c.domain = p.names.domainAt(peer, recipientDomain(d.recipient))
 	c.own = p.own.has(c.mta, id)
 
 	// "relay=none" names the port of the last attempt in its text.
@@ -106,7 +107,6 @@ func (p *Parser) delivery(c *process, at int64, id []byte, d delivery) {
 	if rest, ok := cut(d.text, "connect to "); ok {
 		c.notePort(p.names.peer(beforeColon(rest)))
 	}
-	peer := c.peer(&p.names, d.relay)
 	c.notePort(peer)
 	switch {
 	case e.kind == endSender:
@@ -173,7 +173,7 @@ func (p *Parser) settleHandshake(c *process, at int64, peer *peer, d delivery) *
 // none, if it is not the first one of a connection.
 func (p *Parser) settleUnseen(c *process, at int64, peer *peer, d delivery, e end) *try {
 	level, actual, undecided := readTLS(d.tls)
-	tlsUsed := len(level) > 0 && len(actual) == 0 && !undecided && string(level) != "none"
+	tlsUsed := len(level) > 0 && !undecided && string(level) != "none" && string(actual) != "none"
 	old := c.ended(peer)
 	switch {
 	case d.reused || !d.sent && e.kind != endUsed:
@@ -186,6 +186,9 @@ func (p *Parser) settleUnseen(c *process, at int64, peer *peer, d delivery, e en
 	t := try{peer: peer, at: at, outcome: Plaintext, owned: true}
 	if tlsUsed {
 		t.outcome = Encrypted
+		if f, ok := c.takeFinding(peer); ok {
+			t.take(f)
+		}
 	}
 	lost := c.last(func(t *try) bool { return true }) != nil
 	p.open(c, t)
@@ -401,6 +404,6 @@ func (p *Parser) serviceLine(e entry) {
 		return
 	}
 	if id, text, ok := cutQueueID(e.message); ok {
-		p.mailLine(m, id, text)
+		p.mailLine(m, e.at, id, text)
 	}
 }

@@ -379,11 +379,11 @@ func (p *Parser) queueLine(c *process, at int64, id, text []byte) {
 		}
 		return
 	}
-	if c.program == unnamed && p.mailLine(c.mta, id, text) {
+	if c.program == unnamed && p.mailLine(c.mta, at, id, text) {
 		return
 	}
 	if e := readEnd(text); e.kind != endOther {
-		c.deliver(p, id)
+		c.deliver(p, at, id)
 		p.end(c, at, e)
 	}
 }

@@ -59,7 +59,7 @@ func isShort(id []byte) bool {
 
 // mailLine reads "QUEUEID: from=<...>", "QUEUEID: message-id=<...>" and
 // "QUEUEID: removed". It is false for other lines.
-func (p *Parser) mailLine(m *mta, id, text []byte) bool {
+func (p *Parser) mailLine(m *mta, at int64, id, text []byte) bool {
 	switch {
 	case p.isOwnSender(text), isOwnMessageID(text):
 		p.own.add(ownKey(m, id))
@@ -68,7 +68,7 @@ func (p *Parser) mailLine(m *mta, id, text []byte) bool {
 			p.own.remove(ownKey(m, id))
 		}
 		if isShort(id) {
-			m.ended.add(id)
+			m.ended.add(id, at)
 		}
 	default:
 		return false

@@ -16,8 +16,8 @@ type names struct {
 	peers   map[string]*peer
 }
 
-// maxNames bounds each table: some megabytes.
-const maxNames = 1 << 15
+// maxNames bounds each table: about 10 MB.
+const maxNames = 1 << 16
 
 func newNames() names {
 	return names{make(map[string]string), make(map[string]string), make(map[string]*peer)}
@@ -57,13 +57,27 @@ func (n *names) domain(b []byte) string {
 }
 
 // peer is whom Postfix talks to: "host[address]:port", or "host[address]" with
-// port 0. It is shared and never changes.
+// port 0. It is shared, and only its cache changes.
 type peer struct {
 	text string // as logged
 	host string
 	ip   netip.Addr
 	port uint16
 	drop Drop // why no session with it counts, or ""
+
+	logged, domain string // the last domain of a recipient there: as logged, and canonical
+}
+
+// domainAt is domain of b, the domain of a recipient whose mail went to at. Most
+// hosts have few.
+func (n *names) domainAt(at *peer, b []byte) string {
+	if at == nil {
+		return n.domain(b)
+	}
+	if at.logged != string(b) || at.logged == "" {
+		at.logged, at.domain = n.text(b), n.domain(b)
+	}
+	return at.domain
 }
 
 // same reports whether a and b are one address and, where both are known, port.

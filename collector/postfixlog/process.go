@@ -89,7 +89,7 @@ const (
 // process is the one that e is of, nil if it is of another instance.
 func (p *Parser) process(e entry) *process {
 	// Most lines are of a few busy processes, and the end of the key is the pid.
-	slot := &p.busy[hash(e.key[max(0, len(e.key)-4):])%uint64(len(p.busy))]
+	slot := &p.busy[fnv1a(e.key[max(0, len(e.key)-4):])%uint64(len(p.busy))]
 	c := *slot
 	if c == nil || c.key != string(e.key) {
 		var ok bool
@@ -160,8 +160,9 @@ func (p *Parser) open(c *process, t try) {
 
 // deliver makes id the message of the process. What the delivery before left
 // without recipient never gets one.
-func (c *process) deliver(p *Parser, id []byte) {
-	if !bytes.Equal(c.message[:c.idLen], id) || c.mta.ended.take(id) {
+func (c *process) deliver(p *Parser, at int64, id []byte) {
+	again := c.mta.ended.take(id, at)
+	if again || !bytes.Equal(c.message[:c.idLen], id) {
 		keep := c.tries[:0]
 		for i := range c.tries {
 			if t := &c.tries[i]; t.owned {

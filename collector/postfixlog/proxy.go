@@ -57,30 +57,34 @@ func (m *mta) restarted() {
 // endedIDs is the short queue ids that were "removed" of late. Such an id comes
 // again, and then it is another message.
 type endedIDs struct {
-	ids  [64]uint64
+	ids  [64]endedID
 	next int
 	any  bool
 }
 
-func (e *endedIDs) add(id []byte) {
+type endedID struct {
+	hash uint64
+	at   int64
+}
+
+func (e *endedIDs) add(id []byte, at int64) {
 	e.any = true
-	e.ids[e.next] = hash(id)
+	e.ids[e.next] = endedID{fnv1a(id), at}
 	e.next = (e.next + 1) % len(e.ids)
 }
 
-// take reports whether id has ended, and forgets that.
-func (e *endedIDs) take(id []byte) bool {
+// take reports whether id has ended before a time, and forgets that.
+func (e *endedIDs) take(id []byte, at int64) bool {
 	if !e.any {
 		return false
 	}
-	h := hash(id)
+	h, found := fnv1a(id), false
 	for i := range e.ids {
-		if e.ids[i] == h {
-			e.ids[i] = 0
-			return true
+		if e.ids[i].hash == h && e.ids[i].at < at {
+			e.ids[i], found = endedID{}, true
 		}
 	}
-	return false
+	return found
 }
 
 // failure is a line "TLS handshake failed" of tlsproxy.

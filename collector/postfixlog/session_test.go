@@ -130,6 +130,9 @@ func TestDeliveries(t *testing.T) {
 	check("3.11 tells plaintext without a TLS line before",
 		script(strings.Replace(sent, ", dsn=", ", tls=may:none, dsn=", 1)), "example.com plaintext starttls-not-supported")
 	check("and TLS", script(strings.Replace(sent, ", dsn=", ", tls=may, dsn=", 1)), "example.com encrypted")
+	check("and TLSA records that are unusable",
+		script("smtp[1]: warning: mx.example.com[192.0.2.1]:25: all TLSA records unusable, fallback to unauthenticated TLS",
+			strings.Replace(sent, ", dsn=", ", tls=dane:encrypt, dsn=", 1)), "example.com encrypted tlsa-invalid")
 	check("and a match", script(strings.Replace(sent, ", dsn=", ", tls=dane, dsn=", 1)), "example.com verified")
 	check("the TLSA records are unusable",
 		script("smtp[1]: warning: mx.example.com[192.0.2.1]:25: all TLSA records unusable, fallback to unauthenticated TLS", untrust, sent),
@@ -163,7 +166,7 @@ func TestDeliveries(t *testing.T) {
 		" trusted dropped:unjoined", "example.net trusted")
 	check("a short queue id that came again",
 		script(seen, strings.Replace(sent, "4jY1xQ00Dlz6X7y", "4F2A1B3C4D", 1), "qmgr[3]: 4F2A1B3C4D: removed",
-			strings.Replace(sent, "4jY1xQ00Dlz6X7y", "4F2A1B3C4D", 1)),
+			"+5 "+strings.Replace(sent, "4jY1xQ00Dlz6X7y", "4F2A1B3C4D", 1)),
 		"example.com plaintext starttls-not-supported", "example.com plaintext starttls-not-supported", " trusted dropped:expired")
 	check("another instance", script(strings.Replace(trusted, "smtp", "postfix-out/smtp", 1), strings.Replace(sent, "smtp", "postfix-out/smtp", 1)))
 	check("smtpd and postscreen",

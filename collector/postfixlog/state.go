@@ -130,7 +130,10 @@ func (m *mta) code(c *codec) {
 	codeList(c, &m.unusable, func(s *sighting) { s.code(c) })
 	codeList(c, &m.natives, func(s *sighting) { s.code(c) })
 	ended := m.ended.ids[:]
-	codeList(c, &ended, func(h *uint64) { c.hash(h) })
+	codeList(c, &ended, func(e *endedID) {
+		c.hash(&e.hash)
+		c.number(&e.at)
+	})
 	copy(m.ended.ids[:], ended)
 	c.flag(&m.ended.any)
 	next := int64(m.ended.next)

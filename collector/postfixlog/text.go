@@ -223,7 +223,7 @@ func readDelays(d delivery, b []byte) (delivery, bool) {
 	if delays, b, ok = cutField(b); !ok {
 		return d, false
 	}
-	d.delays = hash(delays[:max(0, bytes.LastIndexByte(delays, '/'))])
+	d.delays = fnv1a(delays[:max(0, bytes.LastIndexByte(delays, '/'))])
 	if rest, ok := cut(b, "tls="); ok {
 		if d.tls, b, ok = cutField(rest); !ok {
 			return d, false
@@ -255,8 +255,8 @@ func cutField(b []byte) (field, rest []byte, ok bool) {
 	return b[:i], b[i+2:], true
 }
 
-// hash is FNV-1a. It goes into a state, so it must be the same in every process.
-func hash(b []byte) uint64 {
+// fnv1a is a hash that may go into a state: it is the same in every process.
+func fnv1a(b []byte) uint64 {
 	h := uint64(14695981039346656037)
 	for _, c := range b {
 		h = (h ^ uint64(c)) * 1099511628211
