@@ -23,7 +23,7 @@ type logFile struct {
 	f      *os.File
 	name   string      // that it was opened by
 	info   fs.FileInfo // of the last refresh
-	real   string      // where name led to, if it is a symbolic link
+	target string      // where name led to, if it is a symbolic link
 	gzip   *inflated   // nil: it is not compressed
 	damage error       // why the rest cannot be decompressed
 }
@@ -143,8 +143,8 @@ func (l *logFile) place(s *spot) *place {
 		Time: l.info.ModTime().UnixNano(), Inside: s.inside,
 	}
 	p.Device, p.Inode = inode(l.info)
-	if len(l.real) <= maxName && utf8.ValidString(l.real) {
-		p.Name = l.real
+	if len(l.target) <= maxName && utf8.ValidString(l.target) {
+		p.Name = l.target
 	}
 	return p
 }
@@ -235,7 +235,7 @@ const (
 // match finds out whether l is the file of p by what is in it. The spot is where
 // p is in it, if it is.
 func (l *logFile) match(u until, p *place) (kinship, spot, error) {
-	head, err := l.bytesAt(u, 0, int64(p.headLen()))
+	head, err := l.bytesAt(u, 0, min(p.Offset, headSize))
 	if err == nil && !bytes.Equal(digest(head), p.Head) {
 		err = errChanged
 	}

@@ -150,8 +150,8 @@ func (f *follower) wait(u until) error {
 		return u.sleep(pace, nil)
 	}
 	f.watcher.watch(f.options.Path)
-	if f.file != nil && f.file.real != "" {
-		f.watcher.watch(f.file.real)
+	if f.file != nil && f.file.target != "" {
+		f.watcher.watch(f.file.target)
 	}
 	d := f.options.Poll
 	if !f.turned.IsZero() {

@@ -42,10 +42,6 @@ type place struct {
 	Inside bool   `json:"inside,omitempty"` // Offset is within a line that was cut
 }
 
-// headLen and tailLen are how many bytes Head and Tail are of.
-func (p *place) headLen() int { return int(min(p.Offset, headSize)) }
-func (p *place) tailLen() int { return int(min(p.Offset, tailSize)) }
-
 func digest(b []byte) []byte {
 	if len(b) == 0 {
 		return nil

@@ -97,11 +97,11 @@ func (f *follower) openLive() (*logFile, error) {
 	if err != nil || link.Mode().Type() != fs.ModeSymlink {
 		return l, nil
 	}
-	if l.real, err = filepath.EvalSymlinks(f.options.Path); err == nil {
-		l.real, err = filepath.Abs(l.real)
+	if l.target, err = filepath.EvalSymlinks(f.options.Path); err == nil {
+		l.target, err = filepath.Abs(l.target)
 	}
 	if err != nil {
-		l.real = ""
+		l.target = ""
 	}
 	return l, nil
 }
@@ -183,12 +183,13 @@ func (f *follower) restart(u until, l *logFile) error {
 	return nil
 }
 
-// gap counts that something is missing, of which so many bytes are known.
+// gap counts that something may be missing, of which so many bytes are known to
+// be.
 func (f *follower) gap(lost int64) {
 	f.numbers.gaps.Add(1)
 	f.numbers.lost.Add(lost)
-	f.options.Logger.Warn("some lines of the log are lost: a file was truncated or removed before it was read",
-		"path", f.options.Path, "bytes", lost)
+	f.options.Logger.Warn("lines of the log may be lost: the file was truncated or removed, and there is no copy of its end",
+		"path", f.options.Path, "bytes known to be lost", lost)
 }
 
 // locate opens the file that p is in. Where there is none, i is which of files to

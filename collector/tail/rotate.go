@@ -105,7 +105,7 @@ func (f *follower) pause(rest []byte) ([]byte, error) {
 // successor is which of files follows the one that is read, or -1 if there is
 // nothing in any that does.
 func (f *follower) successor(u until) (files *listing, next int, err error) {
-	files, err = list(f.options.Path, f.file.real)
+	files, err = list(f.options.Path, f.file.target)
 	if err != nil {
 		return nil, 0, err
 	}

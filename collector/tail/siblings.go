@@ -152,8 +152,8 @@ func scan(path string, others []string) (*listing, error) {
 		return nil, err
 	}
 	bases := append(slices.Clone(others), path)
-	if real, err := filepath.EvalSymlinks(path); err == nil {
-		bases = append(bases, real)
+	if target, err := filepath.EvalSymlinks(path); err == nil {
+		bases = append(bases, target)
 	}
 	slices.Sort(bases)
 	for _, base := range slices.Compact(bases) {
@@ -205,14 +205,14 @@ func (l *listing) add(f listed, live fs.FileInfo) {
 // sort goes by the names if all are of one style, else by the times.
 func (l *listing) sort() {
 	order := byTime
-	if !slices.ContainsFunc(l.files, func(f listed) bool { return !comparable(f, l.files[0]) }) {
+	if !slices.ContainsFunc(l.files, func(f listed) bool { return !alike(f, l.files[0]) }) {
 		order = byName
 	}
 	slices.SortStableFunc(l.files, order)
 }
 
-// comparable says whether the names of two files say which is newer.
-func comparable(a, b listed) bool {
+// alike says whether the names of two files say which is newer.
+func alike(a, b listed) bool {
 	return a.base == b.base && a.age.style == b.age.style && a.age.style != unknown &&
 		(a.age.style == numbered || len(a.age.digits) == len(b.age.digits))
 }

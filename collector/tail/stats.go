@@ -7,8 +7,8 @@ type Stats struct {
 	Lag         int64 // bytes still to be read, of the present and the newest file; 0 of other logs
 	Rotations   int64 // times that reading went on in another file
 	Truncations int64 // times that a file had less in it than was read, or something else
-	Gaps        int64 // times that something is missing between two lines
-	Lost        int64 // bytes that are missing, as far as is known
+	Gaps        int64 // times that something may be missing between two lines
+	Lost        int64 // bytes that are known to be missing
 	Unreadable  int64 // rotated files that were passed over, or read in part
 	Cut         int64 // lines that were longer than MaxLine
 	Restarts    int64 // of the command that prints the journal

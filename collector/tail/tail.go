@@ -37,6 +37,8 @@ var ErrPosition = errors.New("tail: unusable position")
 type Options struct {
 	// Path of a file, which need not exist yet if it is followed. It may be a
 	// symbolic link, which is resolved anew each time that the file is looked for.
+	// After a restart, rotated files are looked for in its directory, and in that of
+	// the file that it leads to, by the names that logrotate and Postfix give them.
 	Path string
 
 	// Journal reads systemd's journal, as lines of JSON.
