@@ -55,9 +55,12 @@ type Source struct {
 	parser  *Parser
 	waiting []Session // for what DNS says
 
-	counter *collector.Counter
-	sink    *positioned
-	since   time.Time // of the first line that is not committed; zero: there is none
+	counter   *collector.Counter
+	known     tallies
+	batchKeys int // commitKeys
+	sink      *positioned
+	since     time.Time  // of the first line that no commit has; zero: there is none
+	commits   chan error // of the commit under way; nil: there is none
 
 	mu    sync.Mutex
 	stats SourceStats
@@ -76,8 +79,9 @@ const (
 	// commitInterval is how long counts wait for their commit at most.
 	commitInterval = time.Second
 
-	// commitSessions are committed at once.
-	commitSessions = 50_000
+	// commitKeys, of sessions that are counted apart, are committed at once. As
+	// many again may wait for the commit before: some 30 MB in all.
+	commitKeys = 50_000
 
 	// maxWaiting bounds the sessions that wait for DNS; reading waits for them.
 	maxWaiting = 500
@@ -95,7 +99,10 @@ func Open(o SourceOptions) (*Source, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Source{name: o.Name, o: o, log: cmp.Or(o.Logger, slog.New(slog.DiscardHandler)), waiting: at.Waiting}
+	s := &Source{
+		name: o.Name, o: o, log: cmp.Or(o.Logger, slog.New(slog.DiscardHandler)),
+		waiting: at.Waiting, known: newTallies(), batchKeys: commitKeys,
+	}
 	s.stats.Dropped = map[Drop]int64{}
 	s.parser = NewParser(o.Log)
 	if at.Parser != nil {
@@ -127,9 +134,11 @@ func (s *Source) Stats() SourceStats {
 type positioned struct {
 	collector.Sink
 	cursor []byte
+	taken  chan struct{} // capacity 1, one for each Record: it has the counts, more may be gathered
 }
 
 func (p *positioned) Record(ctx context.Context, source string, _ []byte, counts []schema.Count) error {
+	p.taken <- struct{}{}
 	return p.Sink.Record(ctx, source, p.cursor, counts)
 }
 
@@ -175,9 +184,7 @@ func (s *Source) read(ctx context.Context) error {
 		if err := s.makeRoom(ctx); err != nil {
 			return nil // ctx ended
 		}
-		if s.ripe() {
-			_ = s.commitUntil(ctx) // as above
-		}
+		s.advance(ctx)
 		s.publish()
 	}
 }
@@ -217,15 +224,12 @@ func (s *Source) judge(session *Session) bool {
 		}
 	}
 	v, drop := verdict(session, answer, err)
-	if drop == "" {
-		var c schema.Session
-		if c, err = v.Canonical(); err == nil {
-			s.counter.Add(schema.DayOf(v.Time), c)
-			return true
-		}
+	if drop == "" && !s.known.add(s.counter, v) {
 		drop = DropNoDomain
 	}
-	s.drop(drop)
+	if drop != "" {
+		s.drop(drop)
+	}
 	return true
 }
 
@@ -272,11 +276,41 @@ func (s *Source) settleWaiting(ctx context.Context) error {
 
 // ripe reports whether it is time for a commit.
 func (s *Source) ripe() bool {
-	if s.since.IsZero() {
-		return false
+	return !s.since.IsZero() && (time.Since(s.since) >= commitInterval || s.known.fresh >= s.batchKeys)
+}
+
+// advance commits while reading goes on. Reading waits for the disk if it is
+// time for a commit and the one before is under way still, or has failed.
+func (s *Source) advance(ctx context.Context) {
+	if s.commits != nil {
+		select {
+		case err := <-s.commits:
+			s.ended(ctx, err)
+		default:
+		}
 	}
-	st := s.counter.Stats()
-	return time.Since(s.since) >= commitInterval || st.Counted-st.Committed >= commitSessions
+	if !s.ripe() {
+		return
+	}
+	if s.commits != nil {
+		s.ended(ctx, <-s.commits)
+	}
+	if s.ripe() {
+		s.begin(ctx)
+	}
+}
+
+// ended takes note of the end of a commit under way. One that failed is made
+// again at once, of all there is by now: its counts are among the others again.
+func (s *Source) ended(ctx context.Context, err error) {
+	s.commits = nil
+	if err != nil && ctx.Err() == nil {
+		s.log.Error("commit failed, reading waits for it", "source", s.name, "error", err)
+	}
+	if err != nil {
+		s.touch()
+		_ = s.commitUntil(ctx) // it failed only if ctx ended, and Run tries again
+	}
 }
 
 // commitUntil commits, again and again while that fails: nothing is read
@@ -297,26 +331,52 @@ func (s *Source) commitUntil(ctx context.Context) error {
 	}
 }
 
-// commit hands what was counted, and the position, to the sink.
+// commit commits all that was read, and waits for it.
 func (s *Source) commit(ctx context.Context) error {
+	if s.commits != nil {
+		err := <-s.commits
+		s.commits = nil
+		if err != nil {
+			s.touch()
+		}
+	}
 	if s.since.IsZero() {
 		return nil
 	}
+	s.begin(ctx)
+	err := <-s.commits
+	s.commits = nil
+	if err != nil {
+		s.touch()
+	}
+	return err
+}
+
+// begin hands what was counted, and the position, to the sink. None may be under
+// way. The sink has all of it when begin returns, and what is counted from then
+// on is the next commit's.
+func (s *Source) begin(ctx context.Context) {
+	s.commits = make(chan error, 1)
 	text, err := cursor{Tail: s.tail.Position(), Parser: s.parser.State(), Waiting: s.waiting}.encode()
 	if err != nil {
-		return fmt.Errorf("postfixlog: %s: %w", s.name, err)
+		s.commits <- fmt.Errorf("postfixlog: %s: %w", s.name, err)
+		return
 	}
 	s.sink.cursor = text
-	if st := s.counter.Stats(); st.Counted == st.Committed {
-		err = s.sink.Record(ctx, s.name, nil, nil)
-	} else {
-		err = s.counter.Flush(ctx)
-	}
-	if err != nil {
-		return err
-	}
+	s.sink.taken = make(chan struct{}, 1)
 	s.since = time.Time{}
-	return nil
+	s.known.next()
+	done, taken := s.commits, s.sink.taken
+	if st := s.counter.Stats(); st.Counted == st.Committed {
+		go func() { done <- s.sink.Record(ctx, s.name, nil, nil) }()
+	} else {
+		go func() { done <- s.counter.Flush(ctx) }()
+	}
+	select {
+	case <-taken:
+	case err := <-done: // all of it is over
+		done <- err
+	}
 }
 
 // publish makes the numbers of this goroutine readable by others.

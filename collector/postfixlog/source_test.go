@@ -13,7 +13,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tlsrpt-agent/tlsrpt-agent/collector"
 	"github.com/tlsrpt-agent/tlsrpt-agent/collector/tail"
+	"github.com/tlsrpt-agent/tlsrpt-agent/internal/loggen"
 	"github.com/tlsrpt-agent/tlsrpt-agent/internal/policy"
 	"github.com/tlsrpt-agent/tlsrpt-agent/schema"
 )
@@ -202,5 +204,171 @@ func followTo(t *testing.T, path string, text []byte, l *ledger) {
 	stop()
 	if err := <-done; err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestSourceOverlaps commits again and again while it reads, to a disk that fails
+// now and then: what is counted is what the log has.
+func TestSourceOverlaps(t *testing.T) {
+	log := loggen.New(loggen.Options{Seed: 1, Domains: 2000})
+	path := writeLog(t, log, 60_000)
+	for name, fail := range map[string]func(int) bool{
+		"never":   nil,
+		"seldom":  func(call int) bool { return call%7 == 3 },
+		"at last": func(call int) bool { return call > 20 && call < 22 },
+	} {
+		l := &ledger{counts: map[string]int64{}, fail: fail}
+		s := openLog(t, path, 100)
+		if err := s.Run(t.Context(), l); err != nil {
+			t.Fatal(err)
+		}
+		if l.calls < 20 {
+			t.Errorf("%s: only %d commits", name, l.calls)
+		}
+		l.check(t, name, log)
+	}
+}
+
+// TestSourceReadsAhead blocks a commit: reading goes on for another batch and no
+// further. The commit then fails, and nothing is lost.
+func TestSourceReadsAhead(t *testing.T) {
+	log := loggen.New(loggen.Options{Seed: 2, Domains: 2000})
+	path := writeLog(t, log, 60_000)
+	blocked, release := make(chan struct{}), make(chan struct{})
+	l := &ledger{counts: map[string]int64{}, fail: func(call int) bool {
+		if call != 3 {
+			return false
+		}
+		close(blocked)
+		<-release
+		return true
+	}}
+	s := openLog(t, path, 500) // several chunks
+	done := make(chan error, 1)
+	go func() { done <- s.Run(t.Context(), l) }()
+	<-blocked
+	at := s.Stats().Counted
+	for deadline := time.Now().Add(10 * time.Second); s.Stats().Counted == at; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("reading waits for the commit")
+		}
+	}
+	time.Sleep(50 * time.Millisecond) // it would be at the end
+	if n := s.Stats().Counted; n >= log.Stats().Sessions/2 {
+		t.Errorf("%d of %d sessions are counted while a commit is under way", n, log.Stats().Sessions)
+	}
+	close(release)
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	l.check(t, "read ahead", log)
+}
+
+// writeLog is the path of a file with lines of log, and those that end what was
+// begun.
+func writeLog(t *testing.T, log *loggen.Log, lines int) string {
+	t.Helper()
+	var text []byte
+	for range lines {
+		text = log.Append(text)
+	}
+	path := filepath.Join(t.TempDir(), "maillog")
+	if err := os.WriteFile(path, log.AppendRest(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// openLog opens a finished log, for batches of so many keys.
+func openLog(t *testing.T, path string, keys int) *Source {
+	t.Helper()
+	s, err := Open(SourceOptions{Name: "test", Tail: tail.Options{Path: path}, Log: Options{Location: time.UTC}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.batchKeys = keys
+	return s
+}
+
+// check compares what is in the ledger with what is in a log.
+func (l *ledger) check(t *testing.T, name string, log *loggen.Log) {
+	t.Helper()
+	want := map[string]int64{}
+	day := schema.DayOf(time.Date(2026, 11, 23, 0, 0, 0, 0, time.UTC))
+	for k, n := range log.Sessions() {
+		text := schema.Policy{Type: schema.NoPolicyFound, Domain: k.Domain}.Text()
+		which := "success"
+		if k.Result != "" {
+			which = "failure"
+		}
+		want[fmt.Sprintf("%s %s %s %s", day, k.Domain, text, which)] += n
+	}
+	got := maps.Clone(l.counts)
+	maps.DeleteFunc(got, func(_ string, n int64) bool { return n == 0 })
+	if !maps.Equal(got, want) {
+		t.Errorf("%s: %d kinds of sessions counted, %d written, or not as many of each", name, len(got), len(want))
+	}
+}
+
+// TestTallies: what is remembered of sessions changes no count.
+func TestTallies(t *testing.T) {
+	session := func(domain string, p schema.Policy, details ...schema.FailureDetails) schema.Session {
+		return schema.Session{
+			Time: time.Date(2026, 11, 23, 0, 0, 0, 0, time.UTC), Domain: domain,
+			Results: []schema.Result{{Policy: p, Failed: len(details) > 0, Details: details}},
+		}
+	}
+	none := schema.Policy{Type: schema.NoPolicyFound, Domain: "example.org"}
+	expired := schema.FailureDetails{ResultType: schema.CertificateExpired, ReceivingMXHostname: "mx.example.org"}
+	late := session("example.org", none)
+	late.Time = late.Time.AddDate(0, 0, 1)
+	recorded := session("example.org", none)
+	recorded.Record = "v=TLSRPTv1; rua=mailto:a@example.org"
+	elsewhere := expired
+	elsewhere.ReceivingMXHostname = "mx2.example.org"
+	all := []schema.Session{
+		session("example.org", none), late, recorded, session("example.org", none, expired), session("example.org", none, elsewhere),
+		session("example.net", schema.Policy{Type: schema.NoPolicyFound, Domain: "example.net"}),
+		session("example.org", schema.Policy{Type: schema.STS, Domain: "example.org", Strings: []string{"version: STSv1"}}),
+		session("example.org", schema.Policy{Type: schema.STS, Domain: "example.org", Strings: []string{"version: STSv1"}}, expired),
+		session("example.org", schema.Policy{Type: schema.TLSA, Domain: "mx.example.org"}),
+	}
+	plain, remembered := &ledger{counts: map[string]int64{}}, &ledger{counts: map[string]int64{}}
+	direct := collector.NewCounter(&positioned{Sink: plain, cursor: []byte("x"), taken: make(chan struct{}, 9)}, "test", collector.CounterOptions{})
+	through := collector.NewCounter(&positioned{Sink: remembered, cursor: []byte("x"), taken: make(chan struct{}, 9)}, "test", collector.CounterOptions{})
+	known := newTallies()
+	for range 3 {
+		for i, s := range all {
+			c, err := s.Canonical()
+			if err != nil {
+				t.Fatal(err)
+			}
+			for range i + 1 {
+				direct.Add(schema.DayOf(c.Time), c)
+				if !known.add(through, s) {
+					t.Fatalf("not counted: %+v", s)
+				}
+			}
+		}
+		if known.fresh < len(all) {
+			t.Errorf("%d keys, want at least %d", known.fresh, len(all))
+		}
+		if err := errors.Join(direct.Flush(t.Context()), through.Flush(t.Context())); err != nil {
+			t.Fatal(err)
+		}
+		known.next()
+	}
+	if !maps.Equal(plain.counts, remembered.counts) || len(plain.counts) < len(all) {
+		t.Errorf("counted:\n%v\nwant\n%v", remembered.counts, plain.counts)
+	}
+	if known.add(through, session("..", none)) {
+		t.Error("a session without domain is counted")
+	}
+	for i := range maxTallyBytes / tallyKeySize {
+		domain := fmt.Sprintf("d%d.example.com", i)
+		known.add(through, session(domain, schema.Policy{Type: schema.NoPolicyFound, Domain: domain}))
+	}
+	if n := len(known.successes); known.bytes > maxTallyBytes || n == 0 || n >= maxTallyBytes/tallyKeySize {
+		t.Errorf("%d sessions remembered, %d bytes", n, known.bytes)
 	}
 }
