@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+
+	"github.com/tlsrpt-agent/tlsrpt-agent/schema"
 )
 
 // ErrCursor means that a stored position cannot be used. Nobody knows then what
@@ -17,6 +19,9 @@ type cursor struct {
 	Tail    []byte    `json:"tail"`
 	Parser  []byte    `json:"parser"`
 	Waiting []Session `json:"waiting,omitempty"` // for what DNS says
+
+	// Spans is where those that the store has go on.
+	Spans []schema.Span `json:"spans,omitempty"`
 }
 
 const cursorVersion = 1

@@ -8,6 +8,7 @@ import (
 
 // entry reads a line without its prefix.
 func (p *Parser) entry(e entry) {
+	p.current = e
 	if e.at >= p.sweepAt {
 		if p.sweepAt != 0 {
 			p.sweep(e.at)
@@ -23,6 +24,7 @@ func (p *Parser) entry(e entry) {
 	if c == nil || len(e.message) == 0 {
 		return
 	}
+	c.mta.read.see(e.at)
 	p.stats.Client++
 	if c.program == tlsproxy {
 		p.proxyLine(c, e.at, e.message)

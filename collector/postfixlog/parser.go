@@ -53,6 +53,7 @@ type Parser struct {
 	own       ownMail
 	sweepAt   int64 // nanoseconds; when to look for what has been waiting too long
 
+	current entry // valid while it is read
 	emit    func(*Session)
 	session Session // what emit is given
 	json    [2]jsonLine

@@ -13,6 +13,7 @@ import (
 // address, and no line of it names a message.
 type mta struct {
 	host, root string
+	read       stretch // since the Source asked last
 
 	// levels says of each instance whether its log has shown TLS lines.
 	levels map[string]*bool

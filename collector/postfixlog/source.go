@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -24,6 +25,17 @@ type SourceOptions struct {
 
 	// Tail says where the log is.
 	Tail tail.Options
+
+	// Past, if not nil, is the log, in place of Tail.
+	Past *Past
+
+	// After, if not nil, is a Source that has read the log before this one, whose
+	// last deliveries may end in this one.
+	After *Source
+
+	// Counted is what was read elsewhere of the same logs: sessions that it covers
+	// are dropped.
+	Counted []schema.Span
 
 	// Log says whose it is. Dropped and Logger are the Source's own.
 	Log Options
@@ -51,8 +63,9 @@ type Source struct {
 	name    string
 	o       SourceOptions
 	log     *slog.Logger
-	tail    *tail.Tail
+	tail    reader
 	parser  *Parser
+	spans   spans
 	waiting []Session // for what DNS says
 
 	counter   *collector.Counter
@@ -101,20 +114,36 @@ func Open(o SourceOptions) (*Source, error) {
 	}
 	s := &Source{
 		name: o.Name, o: o, log: cmp.Or(o.Logger, slog.New(slog.DiscardHandler)),
-		waiting: at.Waiting, known: newTallies(), batchKeys: commitKeys,
+		waiting: at.Waiting, known: newTallies(), batchKeys: commitKeys, spans: newSpans(at.Spans),
 	}
 	s.stats.Dropped = map[Drop]int64{}
 	s.parser = NewParser(o.Log)
+	if at.Parser == nil && o.After != nil {
+		at.Parser = o.After.parser.State()
+	}
 	if at.Parser != nil {
 		if err := s.parser.Restore(at.Parser); err != nil {
 			return nil, fmt.Errorf("%w: %w", ErrCursor, err)
 		}
 	}
 	o.Tail.Logger = s.log
-	if s.tail, err = tail.Open(o.Tail, at.Tail); err != nil {
+	if o.Past != nil {
+		s.tail, err = o.Past, o.Past.seek(at.Tail)
+	} else {
+		s.tail, err = tail.Open(o.Tail, at.Tail)
+	}
+	if err != nil {
 		return nil, err
 	}
 	return s, nil
+}
+
+// reader is a tail.Tail, or a [Past].
+type reader interface {
+	Next(context.Context) ([]byte, error)
+	Position() []byte
+	Stats() tail.Stats
+	Close() error
 }
 
 // Name tells the source apart from others of a store.
@@ -134,11 +163,15 @@ func (s *Source) Stats() SourceStats {
 type positioned struct {
 	collector.Sink
 	cursor []byte
+	spans  []schema.Span
 	taken  chan struct{} // capacity 1, one for each Record: it has the counts, more may be gathered
 }
 
 func (p *positioned) Record(ctx context.Context, source string, _ []byte, counts []schema.Count) error {
 	p.taken <- struct{}{}
+	if sink, ok := p.Sink.(collector.SpanSink); ok {
+		return sink.RecordSpans(ctx, source, p.cursor, counts, p.spans)
+	}
 	return p.Sink.Record(ctx, source, p.cursor, counts)
 }
 
@@ -147,6 +180,7 @@ func (p *positioned) Record(ctx context.Context, source string, _ []byte, counts
 // again at the next start.
 func (s *Source) Run(ctx context.Context, sink collector.Sink) error {
 	defer s.tail.Close()
+	defer s.publish()
 	s.sink = &positioned{Sink: sink}
 	s.counter = collector.NewCounter(s.sink, s.name, collector.CounterOptions{MaxHeld: maxHeld, Logger: s.log})
 	if s.o.Cursor == nil {
@@ -173,7 +207,9 @@ func (s *Source) read(ctx context.Context) error {
 		case err == nil:
 			s.parse(chunk)
 		case errors.Is(err, io.EOF):
-			s.parser.Flush(time.Now().AddDate(1, 0, 0), s.take)
+			if s.o.Past == nil {
+				s.GiveUp()
+			}
 			return s.settleWaiting(ctx)
 		case !errors.Is(err, context.DeadlineExceeded):
 			return fmt.Errorf("postfixlog: %s: %w", s.name, err)
@@ -193,6 +229,14 @@ func (s *Source) read(ctx context.Context) error {
 func (s *Source) parse(chunk []byte) {
 	s.touch()
 	s.parser.Parse(chunk, s.take)
+	s.spans.read(s.parser, s.tail.Stats().Gaps)
+}
+
+// GiveUp drops the sessions whose last line has not come. Of a Past, whose next
+// part may have it, that is left to the caller, after Run.
+func (s *Source) GiveUp() {
+	s.parser.Flush(time.Now().AddDate(1, 0, 0), s.take)
+	s.publish()
 }
 
 // touch notes that there is something to commit.
@@ -205,6 +249,10 @@ func (s *Source) touch() {
 // take judges a session that the parser finished, or has it wait for DNS.
 func (s *Source) take(session *Session) {
 	s.touch()
+	if s.note(session) {
+		s.drop(DropCounted)
+		return
+	}
 	if !s.judge(session) {
 		s.waiting = append(s.waiting, *session)
 	}
@@ -357,12 +405,12 @@ func (s *Source) commit(ctx context.Context) error {
 // on is the next commit's.
 func (s *Source) begin(ctx context.Context) {
 	s.commits = make(chan error, 1)
-	text, err := cursor{Tail: s.tail.Position(), Parser: s.parser.State(), Waiting: s.waiting}.encode()
+	text, err := cursor{Tail: s.tail.Position(), Parser: s.parser.State(), Waiting: s.waiting, Spans: s.spans.ends()}.encode()
 	if err != nil {
 		s.commits <- fmt.Errorf("postfixlog: %s: %w", s.name, err)
 		return
 	}
-	s.sink.cursor = text
+	s.sink.cursor, s.sink.spans = text, slices.Concat(s.beginning(), s.spans.list())
 	s.sink.taken = make(chan struct{}, 1)
 	s.since = time.Time{}
 	s.known.next()
