@@ -67,8 +67,8 @@ for it a signed report (RFC 8460).`,
 	flags.StringVarP(&a.configPath, "config", "c", "", "read settings from `FILE` (default "+defaultConfig+", if it exists)")
 	flags.StringVar(&a.dbPath, "db", "", "use the store in `FILE`, whatever store.path says")
 	root.AddCommand(
-		a.runCommand(), a.pendingCommand(), a.reportCommand(), a.submitCommand(),
-		a.deliveriesCommand(), a.lookupCommand(), a.checkCommand(), a.keygenCommand(), a.demoCommand(), a.versionCommand(),
+		a.runCommand(), a.importCommand(), a.pendingCommand(), a.reportCommand(), a.submitCommand(),
+		a.deliveriesCommand(), a.lookupCommand(), a.keygenCommand(), a.demoCommand(), a.versionCommand(),
 	)
 	root.CompletionOptions.HiddenDefaultCmd = true
 	return root

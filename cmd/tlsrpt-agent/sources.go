@@ -39,7 +39,7 @@ func (s *setup) sources(ctx context.Context, stdin io.Reader, log *slog.Logger) 
 
 // follow opens a Postfix log where it was left.
 func (s *setup) follow(ctx context.Context, c postfixLogConfig, stdin io.Reader, log *slog.Logger) (collector.Source, error) {
-	name := "postfix_log:" + cmp.Or(c.Path, "journal") + ":" + c.Instance
+	name := c.name()
 	cursor, err := s.store.Cursor(ctx, name)
 	if err != nil {
 		return nil, err
@@ -62,6 +62,11 @@ func (s *setup) follow(ctx context.Context, c postfixLogConfig, stdin io.Reader,
 		Cursor: cursor,
 		Logger: log,
 	})
+}
+
+// name is that of the source in the store.
+func (c *postfixLogConfig) name() string {
+	return "postfix_log:" + cmp.Or(c.Path, "journal") + ":" + c.Instance
 }
 
 // ownSenders is the envelope senders of report mail.
