@@ -1,11 +1,15 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/tlsrpt-agent/tlsrpt-agent/internal/postconf"
@@ -13,7 +17,8 @@ import (
 
 // postfixSettings is what checks want to know of Postfix.
 var postfixSettings = []string{
-	"mail_owner", "maillog_file", "queue_directory", "sender_dependent_default_transport_maps",
+	"daemon_directory", "mail_owner", "maillog_file", "queue_directory",
+	"sender_dependent_default_transport_maps", "shlib_directory",
 	"smtp_dns_support_level", "smtp_enforce_tls", "smtp_tls_loglevel", "smtp_tls_policy_maps",
 	"smtp_tls_security_level", "smtp_tlsrpt_enable", "smtp_tlsrpt_skip_reused_handshakes",
 	"smtp_tlsrpt_socket_name", "smtp_use_tls", "syslog_name",
@@ -90,14 +95,38 @@ func checkEvents(p *postconf.Settings) []finding {
 		return []finding{noPostfix(check)}
 	case p.Version.Before(3, 10, 0):
 		return []finding{wrong(check, logSourceLines(p), "Postfix %s sends no events, 3.10 is the first that does: read its log", p.Version)}
-	case !p.Known(check):
-		return []finding{wrong(check, logSourceLines(p), "this Postfix was built without TLSRPT: read its log")}
+	case !p.Known(check), builtWithout(p):
+		return []finding{wrong(check, logSourceLines(p), "this Postfix was built without libtlsrpt and sends no events: read its log")}
 	}
 	var found []finding
 	for _, n := range eventNeeds {
 		found = append(found, n.check(p))
 	}
 	return found
+}
+
+// builtWithout reports whether the program that makes the events is there without
+// a trace of libtlsrpt: the library of smtp(8), or smtp(8) itself where it has
+// none. Postfix may have the settings all the same.
+func builtWithout(p *postconf.Settings) bool {
+	file := filepath.Join(p.Get("shlib_directory"), "libpostfix-tls.so")
+	if p.Get("shlib_directory") == "no" {
+		file = filepath.Join(p.Get("daemon_directory"), "smtp")
+	}
+	program, err := readProgram(file)
+	return err == nil && !bytes.Contains(program, []byte("libtlsrpt")) && !bytes.Contains(program, []byte("TLSRPT: status="))
+}
+
+// maxProgram is more than Postfix's programs have, debugging symbols aside.
+const maxProgram = 16 << 20
+
+func readProgram(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, maxProgram))
 }
 
 // logSourceLines is a source that reads the log of this Postfix.

@@ -62,7 +62,7 @@ func (s libtlsrptConfig) checkSocket(owner string) finding {
 	case err != nil:
 		return wrong(check, "", "%v", err)
 	case info.Mode().Type() != fs.ModeSocket:
-		return wrong(check, "rm "+s.Socket, "%s is not a socket", s.Socket)
+		return wrong(check, fmt.Sprintf("mv %s %[1]s.old", s.Socket), "%s is not a socket", s.Socket)
 	}
 	who, err := lookUpUser(owner)
 	if err != nil {
@@ -103,7 +103,7 @@ func (s libtlsrptConfig) checkRights(who account) finding {
 		case err != nil:
 			return skipped(check, "whether %s may enter %s is not known: %v", who.name, dir, err)
 		case !ok:
-			return wrong(check, fmt.Sprintf("chgrp %s %s && chmod g+x %[2]s", who.name, dir), "the user %s, who sends, may not enter %s", who.name, dir)
+			return cannotEnter(who, dir, path)
 		}
 		if dir == filepath.Dir(dir) {
 			break
@@ -117,6 +117,16 @@ func (s libtlsrptConfig) checkRights(who account) finding {
 			"the user %s, who sends, may not write to %s", who.name, s.Socket)
 	}
 	return fine(check, "%s is there, and the user %s may write to it", s.Socket, who.name)
+}
+
+// cannotEnter is the finding of a folder above path that is closed to who. That of
+// the socket is the agent's own; the others are not given to another group.
+func cannotEnter(who account, dir, path string) finding {
+	mend := "chmod o+x " + dir
+	if dir == filepath.Dir(path) {
+		mend = fmt.Sprintf("chgrp %s %s && chmod g+x %[2]s", who.name, dir)
+	}
+	return wrong("source.libtlsrpt.socket", mend, "the user %s, who sends, may not enter %s", who.name, dir)
 }
 
 // account is a user as the kernel judges rights.

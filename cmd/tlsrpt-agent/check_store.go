@@ -39,7 +39,7 @@ func checkStorePlace(path string) finding {
 	}
 	for _, p := range []string{path, filepath.Dir(path)} {
 		if err := mayWrite(p); err != nil {
-			return lacksRight(check, p, err)
+			return lacksRight(check, p, fmt.Sprintf("chown %d %s", os.Geteuid(), p), err)
 		}
 	}
 	return fine(check, "%s may be written", path)
@@ -50,7 +50,7 @@ func checkNewStore(path string) finding {
 	const check = "store.path"
 	dir := existingDir(filepath.Dir(path))
 	if err := mayWrite(dir); err != nil {
-		return lacksRight(check, dir, err)
+		return lacksRight(check, dir, fmt.Sprintf("install -d -o %d -m 0750 %s", os.Geteuid(), filepath.Dir(path)), err)
 	}
 	return fine(check, "%s is not there yet; \"tlsrpt-agent run\" makes it", path)
 }
@@ -65,11 +65,11 @@ func existingDir(dir string) string {
 	}
 }
 
-func lacksRight(check, path string, err error) finding {
+func lacksRight(check, path, mend string, err error) finding {
 	if errors.Is(err, errors.ErrUnsupported) {
 		return skipped(check, "whether %s may be written is not known on this system", path)
 	}
-	return wrong(check, fmt.Sprintf("chown -R %d %s", os.Geteuid(), path), "%s may not be written by the user who runs this: %v", path, err)
+	return wrong(check, mend, "%s may not be written by the user who runs this: %v", path, err)
 }
 
 // checkFileSystem: the write-ahead log of SQLite is in memory that processes

@@ -244,8 +244,8 @@ func TestCheckStore(t *testing.T) {
 	expect(t, checkStoreFile(other), statusProblem, "another program", "path =")
 	write(sqliteMagic + strings.Repeat("\x00", 200))
 	expect(t, checkStoreFile(other), statusProblem, "another program", "path =")
-	expect(t, lacksRight("store.path", "/x", fs.ErrPermission), statusProblem, "may not be written", "chown")
-	expect(t, lacksRight("store.path", "/x", errors.ErrUnsupported), statusSkipped, "/x", "")
+	expect(t, lacksRight("store.path", "/x", "chown 5 /x", fs.ErrPermission), statusProblem, "/x may not be written", "chown 5 /x")
+	expect(t, lacksRight("store.path", "/x", "chown 5 /x", errors.ErrUnsupported), statusSkipped, "/x", "")
 	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 2 {
 		t.Errorf("files were made: %v (%v)", entries, err)
 	}
@@ -278,6 +278,17 @@ func TestCheckEvents(t *testing.T) {
 	old := fakePostfix(t, "3.9.14", "maillog_file=/var/log/postfix.log")
 	expect(t, checkEvents(old)[0], statusProblem, "3.9.14 sends no events", `path = "/var/log/postfix.log"`)
 	expect(t, checkEvents(fakePostfix(t, "3.7.11"))[0], statusProblem, "read its log", "journal = true")
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "smtp"), []byte("a program"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	static, shared := fakePostfix(t, "3.10.4", "daemon_directory="+dir, "shlib_directory=no"), fakePostfix(t, "3.10.4", "shlib_directory="+dir)
+	expect(t, checkEvents(static)[0], statusProblem, "without libtlsrpt", "journal = true")
+	expect(t, checkEvents(shared)[0], statusOK, "yes", "") // what is not there proves nothing
+	if err := os.Rename(filepath.Join(dir, "smtp"), filepath.Join(dir, "libpostfix-tls.so")); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, checkEvents(shared)[0], statusProblem, "without libtlsrpt", "journal = true")
 	expect(t, checkEvents(nil)[0], statusSkipped, "not known", "")
 }
 
@@ -320,6 +331,7 @@ func TestCheckSocket(t *testing.T) {
 		t.Fatal(err)
 	}
 	expect(t, s.checkRights(stranger), statusProblem, "may not enter "+dir, "chgrp stranger "+dir)
+	expect(t, cannotEnter(stranger, "/var/spool", s.Socket), statusProblem, "may not enter /var/spool", "chmod o+x /var/spool")
 	for path, mode := range map[string]fs.FileMode{dir: 0o755, s.Socket: 0o660} {
 		if err := os.Chmod(path, mode); err != nil {
 			t.Fatal(err)
@@ -334,7 +346,7 @@ func TestCheckSocket(t *testing.T) {
 	expect(t, at("tlsrpt.sock"), statusProblem, "absolute", "socket =")
 	expect(t, at("/"+strings.Repeat("x", 107)), statusProblem, "108 bytes", "socket =")
 	expect(t, at(filepath.Join(dir, "none", "tlsrpt.sock")), statusProblem, "folder neither", "install -d")
-	expect(t, at(dir), statusProblem, "not a socket", "rm ")
+	expect(t, at(dir), statusProblem, "not a socket", "mv ")
 }
 
 func TestCheckQueueLength(t *testing.T) {
