@@ -29,8 +29,9 @@ test:
 	scripts/test-deps
 	$(GO) test -race ./...
 
+# A log of 1 GB is read, beside grep and pflogsumm where that is installed.
 bench:
-	$(GO) test -bench . -run '^$$' ./...
+	TLSRPT_BENCH_LOG_MB=$${TLSRPT_BENCH_LOG_MB:-1024} $(GO) test -bench . -run '^$$' ./...
 
 clean:
 	rm -rf bin

@@ -92,7 +92,7 @@ func (l *Log) compose(s *slot) {
 func (l *Log) mail(number int) mail {
 	ms := l.rand.IntN(900)
 	return mail{
-		id: l.queueID(), number: number, domain: domain(number),
+		id: l.queueID(), number: number, domain: Domain(number),
 		relay:  fmt.Sprintf("%s[%s]", mx(number), address(number)),
 		delays: fmt.Sprintf("delay=%d.%02d, delays=0.01/0.0%d/0.%d/0.%02d", ms/100, ms%100, ms%7, ms, ms%100),
 	}

@@ -15,8 +15,8 @@ var words = [...]string{
 // providers host the mail of a fifth of all domains.
 const providers = 20
 
-// domain is the name of domain i.
-func domain(i int) string {
+// Domain is the name of domain i, from 0.
+func Domain(i int) string {
 	return words[i%len(words)] + "-" + strconv.Itoa(i) + ".example"
 }
 
@@ -44,7 +44,7 @@ func mx(i int) string {
 	if i%5 == 0 {
 		return fmt.Sprintf("in%d.provider-%d.example", i%3, i/5%providers)
 	}
-	return "mx." + domain(i)
+	return "mx." + Domain(i)
 }
 
 // address is that of the MX of domain i: IPv6 for every eighth.
