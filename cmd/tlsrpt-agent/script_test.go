@@ -67,15 +67,24 @@ func scriptError(ts *testscript.TestScript, err error) {
 	}
 }
 
-// worlds is the world of each script, by its working directory.
-var worlds = map[string]*receiver.World{}
+// worlds is the *receiver.World of each script, by its working directory. Scripts
+// run at the same time.
+var worlds sync.Map
+
+func worldOf(ts *testscript.TestScript) *receiver.World {
+	w, ok := worlds.Load(ts.Getenv("WORK"))
+	if !ok {
+		ts.Fatalf("the script has no world")
+	}
+	return w.(*receiver.World)
+}
 
 func startWorld(ts *testscript.TestScript, _ bool, _ []string) {
 	w, err := receiver.Start(receiver.Options{})
 	scriptError(ts, err)
 	ts.Defer(func() { w.Close() })
 	dir := ts.Getenv("WORK")
-	worlds[dir] = w
+	worlds.Store(dir, w)
 	write := func(name string, text []byte) string {
 		path := filepath.Join(dir, name)
 		scriptError(ts, os.WriteFile(path, text, 0o600))
@@ -116,7 +125,7 @@ ca_file = %q
 }
 
 func publish(ts *testscript.TestScript, _ bool, args []string) {
-	worlds[ts.Getenv("WORK")].Publish(args[0], strings.Join(args[1:], " "))
+	worldOf(ts).Publish(args[0], strings.Join(args[1:], " "))
 }
 
 // lines is the lines of a file of the script, with days filled in.
@@ -169,7 +178,7 @@ func await(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 func printArrived(ts *testscript.TestScript, _ bool, _ []string) {
-	w := worlds[ts.Getenv("WORK")]
+	w := worldOf(ts)
 	var out []string
 	for _, r := range w.Reports() {
 		to := strings.ReplaceAll(strings.Join(r.To, ","), w.URL(""), "$HTTPS")
