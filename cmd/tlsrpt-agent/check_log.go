@@ -56,10 +56,8 @@ func checkLogFile(path string, p *postconf.Settings) finding {
 	const check = "source.postfix_log.path"
 	f, err := os.Open(path)
 	switch {
-	case errors.Is(err, fs.ErrNotExist) && p != nil:
-		return wrong(check, logSourceLines(p), "%s is not there", path)
 	case errors.Is(err, fs.ErrNotExist):
-		return wrong(check, "", "%s is not there", path)
+		return wrong(check, logSourceLines(p), "%s is not there", path)
 	case errors.Is(err, fs.ErrPermission):
 		return wrong(check, grantLog(path, p), "%v", err)
 	case err != nil:

@@ -129,8 +129,12 @@ func readProgram(path string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, maxProgram))
 }
 
-// logSourceLines is a source that reads the log of this Postfix.
+// logSourceLines is a source that reads the log of this Postfix, or, if p is nil,
+// of any.
 func logSourceLines(p *postconf.Settings) string {
+	if p == nil {
+		return "[[source.postfix_log]]\njournal = true   # or the path where Postfix logs"
+	}
 	if file := p.Get("maillog_file"); strings.HasPrefix(file, "/") && file != "/dev/stdout" {
 		return fmt.Sprintf("[[source.postfix_log]]\npath = %q", file)
 	}

@@ -415,7 +415,7 @@ func TestCheckLogFile(t *testing.T) {
 	expect(t, checkLogFile(path, p), statusOK, "may be read", "")
 	expect(t, checkLogFile(path, nil), statusOK, "may be read", "")
 	expect(t, checkLogFile(filepath.Join(dir, "none"), p), statusProblem, "not there", path)
-	expect(t, checkLogFile(filepath.Join(dir, "none"), nil), statusProblem, "not there", "")
+	expect(t, checkLogFile(filepath.Join(dir, "none"), nil), statusProblem, "not there", "journal = true")
 	expect(t, checkLogFile(dir, p), statusProblem, "not a file", "")
 	elsewhere := fakePostfix(t, "3.10.4", "maillog_file=/var/log/postfix.log")
 	expect(t, checkLogFile(path, elsewhere), statusProblem, "Postfix logs to /var/log/postfix.log", `path = "/var/log/postfix.log"`)
