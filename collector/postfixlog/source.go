@@ -324,24 +324,25 @@ func (s *Source) settleWaiting(ctx context.Context) error {
 
 // ripe reports whether it is time for a commit.
 func (s *Source) ripe() bool {
-	return !s.since.IsZero() && (time.Since(s.since) >= commitInterval || s.known.fresh >= s.batchKeys)
+	return !s.since.IsZero() && (time.Since(s.since) >= commitInterval || s.full())
 }
 
-// advance commits while reading goes on. Reading waits for the disk if it is
-// time for a commit and the one before is under way still, or has failed.
+// full reports whether no more may wait for a commit.
+func (s *Source) full() bool { return s.known.fresh >= s.batchKeys }
+
+// advance commits while reading goes on. Reading waits for a commit under way
+// once as much is gathered as the next one may have, and for one that failed.
 func (s *Source) advance(ctx context.Context) {
+	if s.commits != nil && s.full() {
+		s.ended(ctx, <-s.commits)
+	}
 	if s.commits != nil {
 		select {
 		case err := <-s.commits:
 			s.ended(ctx, err)
 		default:
+			return
 		}
-	}
-	if !s.ripe() {
-		return
-	}
-	if s.commits != nil {
-		s.ended(ctx, <-s.commits)
 	}
 	if s.ripe() {
 		s.begin(ctx)
