@@ -8,11 +8,14 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/robfig/cron/v3"
@@ -51,14 +54,15 @@ type Options struct {
 	Schedule string
 
 	// Grace is how long after midnight UTC a day stays open, for sessions that
-	// are still on their way. Zero closes it at once.
+	// are still on their way. Zero means [DefaultGrace], less than zero none.
 	Grace time.Duration
 
 	// MaxAge is how long after its end a day may still be submitted. Zero means
 	// [DefaultMaxAge].
 	MaxAge time.Duration
 
-	// Keep is how long days are kept. Zero keeps them for ever.
+	// Keep is how long days are kept, at least two days longer than MaxAge. Zero
+	// keeps them for ever.
 	Keep time.Duration
 
 	// PerHost is how many deliveries go to one destination host at the same
@@ -72,11 +76,20 @@ type Options struct {
 const (
 	// DefaultSchedule is a quarter past midnight, UTC.
 	DefaultSchedule = "15 0 * * *"
+	// DefaultGrace is a quarter of an hour.
+	DefaultGrace = 15 * time.Minute
 	// DefaultMaxAge is three days: nobody wants an older report.
 	DefaultMaxAge = 72 * time.Hour
 	// DefaultPerHost keeps one receiver from being flooded.
 	DefaultPerHost = 2
 )
+
+// keepMargin is how much longer than they may be submitted days are kept: for the
+// retries of the last deliveries.
+const keepMargin = 48 * time.Hour
+
+// ErrStopped means that a session came after Run had ended. It is not counted.
+var ErrStopped = errors.New("agent: it has stopped")
 
 // ErrOptions means that an Agent cannot be made of these options.
 var ErrOptions = errors.New("agent: unusable options")
@@ -91,15 +104,14 @@ type Agent struct {
 	o         Options
 	log       *slog.Logger
 
-	planned  chan struct{} // a report was made: the deliverer has work
 	released chan struct{} // a day was released: the planner has work
+	stopped  atomic.Bool   // Run has ended
 }
 
 // recordSource is the name under which the sessions of Record are stored.
 const recordSource = "record"
 
-// New checks o and makes an Agent. The error is [ErrOptions], or
-// the store's.
+// New checks o and makes an Agent. The error is [ErrOptions].
 func New(o Options) (*Agent, error) {
 	if o.Store == nil {
 		return nil, fmt.Errorf("%w: no store", ErrOptions)
@@ -116,20 +128,15 @@ func New(o Options) (*Agent, error) {
 			return nil, fmt.Errorf("%w: %w", ErrOptions, err)
 		}
 	}
-	if o.MaxAge == 0 {
-		o.MaxAge = DefaultMaxAge
-	}
-	if o.PerHost == 0 {
-		o.PerHost = DefaultPerHost
-	}
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
-	}
-	if o.Submitter != nil {
-		// What was counted before submission was switched on is not sent.
-		if _, err := o.Store.SubmissionSince(context.Background(), time.Now()); err != nil {
-			return nil, err
-		}
+	o.MaxAge = cmp.Or(o.MaxAge, DefaultMaxAge)
+	o.PerHost = cmp.Or(o.PerHost, DefaultPerHost)
+	o.Grace = max(cmp.Or(o.Grace, DefaultGrace), 0)
+	o.Logger = cmp.Or(o.Logger, slog.New(slog.DiscardHandler))
+	switch {
+	case o.MaxAge < 0 || o.PerHost < 0 || o.Keep < 0:
+		return nil, fmt.Errorf("%w: a negative MaxAge, PerHost or Keep", ErrOptions)
+	case o.Keep > 0 && o.Keep < o.MaxAge+keepMargin:
+		return nil, fmt.Errorf("%w: days are kept for %s, and may be submitted for %s: keep them %s longer at least", ErrOptions, o.Keep, o.MaxAge, keepMargin)
 	}
 	return &Agent{
 		store:     o.Store,
@@ -139,7 +146,6 @@ func New(o Options) (*Agent, error) {
 		schedule:  schedule,
 		o:         o,
 		log:       o.Logger,
-		planned:   make(chan struct{}, 1),
 		released:  make(chan struct{}, 1),
 	}, nil
 }
@@ -172,18 +178,30 @@ func ParseSchedule(s string) (cron.Schedule, error) {
 	if err != nil {
 		return nil, fmt.Errorf("malformed schedule %q: %w", s, err)
 	}
-	if spec, ok := schedule.(*cron.SpecSchedule); ok {
-		spec.Location = time.UTC
+	spec, ok := schedule.(*cron.SpecSchedule)
+	if !ok || strings.Contains(s, "TZ=") {
+		return nil, fmt.Errorf("malformed schedule %q: want five fields, in UTC", s)
 	}
-	return schedule, nil
+	spec.Location = time.UTC
+	if spec.Next(time.Now()).IsZero() {
+		return nil, fmt.Errorf("malformed schedule %q: it never comes to a run", s)
+	}
+	return spec, nil
 }
 
 // Record counts one session. It returns at once; the session is in the store at
-// most one second later, while [Agent.Run] runs. A zero Session.Time means now.
-// The error is schema.ErrSession.
+// most one second later, while [Agent.Run] runs, or after [Agent.Flush]. A zero
+// Session.Time means now. The error is schema.ErrSession, or [ErrStopped].
 func (a *Agent) Record(s schema.Session) error {
+	now := time.Now()
 	if s.Time.IsZero() {
-		s.Time = time.Now()
+		s.Time = now
+	}
+	switch {
+	case a.stopped.Load():
+		return ErrStopped
+	case s.Time.After(now.Add(24 * time.Hour)):
+		return fmt.Errorf("%w: its time is %s, which is to come", schema.ErrSession, s.Time)
 	}
 	c, err := s.Canonical()
 	if err != nil {
@@ -193,6 +211,9 @@ func (a *Agent) Record(s schema.Session) error {
 	return nil
 }
 
+// Flush stores the sessions that were recorded before the call.
+func (a *Agent) Flush(ctx context.Context) error { return a.counter.Flush(ctx) }
+
 // shutdown bounds how long Run goes on after its context ended.
 const shutdown = 20 * time.Second
 
@@ -201,21 +222,71 @@ const shutdown = 20 * time.Second
 // way. It returns nil, or the error of a source that could not go on; the others
 // keep running until ctx ends. Call it once.
 func (a *Agent) Run(ctx context.Context) error {
+	if err := a.switchOn(context.WithoutCancel(ctx)); err != nil {
+		return err
+	}
 	var wg sync.WaitGroup
-	errs := make([]error, len(a.sources)+2)
-	for i, src := range a.sources {
+	var errs errorList
+	for _, src := range a.sources {
 		wg.Go(func() {
-			if errs[i] = src.Run(ctx, a.store); errs[i] != nil {
-				a.log.Error("source stopped", "source", src.Name(), "error", errs[i])
+			if err := src.Run(ctx, a.store); err != nil {
+				a.log.Error("source stopped", "source", src.Name(), "error", err)
+				errs.add(err)
 			}
 		})
 	}
-	wg.Go(func() { errs[len(a.sources)] = a.counter.Run(ctx) })
+	wg.Go(func() {
+		errs.add(a.counter.Run(ctx))
+		a.stopped.Store(true)
+	})
+	wg.Go(func() { a.every(ctx, "prune", a.pruner(), nil) })
 	if a.submitter != nil {
 		wg.Go(func() { a.every(ctx, "release", a.releaser(), nil) })
-		wg.Go(func() { a.every(ctx, "plan", a.planDue, a.released) })
-		wg.Go(func() { errs[len(a.sources)+1] = (&deliverer{agent: a, wake: a.planned}).run(ctx) })
+		wg.Go(func() { errs.add(a.submitDue(ctx)) })
 	}
 	wg.Wait()
-	return errors.Join(errs...)
+	return errs.join()
+}
+
+// switchOn notes when submission was switched on: days that ended before are not
+// sent.
+func (a *Agent) switchOn(ctx context.Context) error {
+	if a.submitter == nil {
+		return nil
+	}
+	_, err := a.store.SubmissionSince(ctx, time.Now())
+	return err
+}
+
+// submitDue plans and delivers what comes due, until ctx ends.
+func (a *Agent) submitDue(ctx context.Context) error {
+	d := a.newDelivery(aggregator.DeliveryFilter{}, nil)
+	p := a.newPlanning(ctx, Submission{}, d.wake)
+	var delivering sync.WaitGroup
+	var errs errorList
+	delivering.Go(func() { errs.add(d.run(ctx, nil)) })
+	a.every(ctx, "plan", p.due, a.released)
+	p.end() // every error of it was logged, and its work is still due
+	delivering.Wait()
+	return errs.join()
+}
+
+// errorList gathers errors of several goroutines.
+type errorList struct {
+	mu   sync.Mutex
+	errs []error
+}
+
+func (l *errorList) add(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err != nil {
+		l.errs = append(l.errs, err)
+	}
+}
+
+func (l *errorList) join() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return errors.Join(l.errs...)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/tlsrpt-agent/tlsrpt-agent/aggregator"
@@ -11,8 +12,11 @@ import (
 )
 
 const (
-	// deliverers bounds how many attempts are under way at once.
-	deliverers = aggregator.MaxClaim
+	// httpsSlots and mailSlots bound how many attempts are under way at once.
+	// Each kind has its own: a relay that hangs holds up no upload, and
+	// destinations that hang hold up no mail.
+	httpsSlots = 256
+	mailSlots  = 32
 
 	// lease is how long a claimed delivery belongs to its claimant. It is longer
 	// than an attempt can take, so that no other process starts a second one.
@@ -23,16 +27,57 @@ const (
 	settling = 10 * time.Millisecond
 )
 
-// deliverer attempts the deliveries that come due. One goroutine owns it.
+// delivery attempts the deliveries that come due, in a lane for each kind of
+// destination.
+type delivery []*deliverer
+
+// newDelivery makes the lanes for the deliveries that which selects. seen is told
+// of each outcome before it is stored; it may be nil.
+func (a *Agent) newDelivery(which aggregator.DeliveryFilter, seen func(aggregator.Delivery, aggregator.Outcome)) delivery {
+	var mu sync.Mutex
+	told := func(d aggregator.Delivery, o aggregator.Outcome) {
+		if seen != nil {
+			mu.Lock()
+			defer mu.Unlock()
+			seen(d, o)
+		}
+	}
+	lane := func(scheme string, slots int) *deliverer {
+		which.Scheme = scheme
+		return &deliverer{
+			agent: a, which: which, slots: slots, seen: told,
+			wake: make(chan struct{}, 1), results: make(chan result, slots),
+		}
+	}
+	return delivery{lane("https", httpsSlots), lane("mailto", mailSlots)}
+}
+
+// wake tells of new deliveries.
+func (d delivery) wake() {
+	for _, lane := range d {
+		signal(lane.wake)
+	}
+}
+
+// run attempts what is due until ctx ends, or, once over is closed, until nothing
+// is due. A nil over never is.
+func (d delivery) run(ctx context.Context, over <-chan struct{}) error {
+	var wg sync.WaitGroup
+	var errs errorList
+	for _, lane := range d {
+		wg.Go(func() { errs.add(lane.run(ctx, over)) })
+	}
+	wg.Wait()
+	return errs.join()
+}
+
+// deliverer is one lane. One goroutine owns it.
 type deliverer struct {
 	agent *Agent
-	which aggregator.DeliveryFilter // zero: all
-
-	// wake tells of new deliveries. Nil: the deliverer ends when nothing is due.
-	wake <-chan struct{}
-
-	// seen is told of each outcome before it is stored. May be nil.
-	seen func(aggregator.Delivery, aggregator.Outcome)
+	which aggregator.DeliveryFilter
+	slots int
+	seen  func(aggregator.Delivery, aggregator.Outcome)
+	wake  chan struct{}
 
 	busy     int  // attempts under way
 	sated    bool // the last claim took all that idle workers could
@@ -47,64 +92,79 @@ type result struct {
 	err      error
 }
 
-// run attempts what is due until ctx ends; attempts under way are then given
+// run is delivery.run of one lane. When ctx ends, attempts under way are given
 // time to finish, because one that is cut off may have been accepted.
-func (d *deliverer) run(ctx context.Context) error {
+func (d *deliverer) run(ctx context.Context, over <-chan struct{}) error {
 	attempts, stop := lingering(ctx, shutdown)
 	defer stop()
-	d.results = make(chan result, deliverers)
-	ended, timer := ctx.Done(), time.NewTimer(0)
+	once, ended, timer := over != nil, ctx.Done(), time.NewTimer(0)
 	defer timer.Stop()
-	for turn := true; ; {
+	for turn, last := true, false; ; {
 		if turn {
 			// Storing outcomes comes first: it frees the places of their hosts.
-			if err := d.settle(); err != nil {
-				if d.wake == nil {
-					return err
-				}
-				d.agent.log.Error("storing the outcome of deliveries, it will be repeated", "error", err)
+			wait, err := d.turn(ctx, attempts)
+			if err != nil && once {
+				return err
 			}
-			if ctx.Err() == nil {
-				timer.Reset(d.claim(ctx, attempts))
+			if err != nil && ctx.Err() == nil {
+				d.agent.log.Error("delivering, it will be repeated", "error", err)
 			}
-		}
-		if d.busy+len(d.outcomes) == 0 && (d.wake == nil || ctx.Err() != nil) {
-			return nil
+			timer.Reset(wait)
+			if d.busy+len(d.outcomes) == 0 && (last || ctx.Err() != nil) {
+				return nil
+			}
 		}
 		turn = true
 		select {
 		case r := <-d.results:
 			d.busy--
 			d.add(r)
-			turn = d.busy == 0 || d.sated && d.busy <= deliverers/2
+			turn = d.busy == 0 || d.sated && d.busy <= d.slots/2
 		case <-d.ripe:
 		case <-d.wake:
 		case <-timer.C:
+		case <-over:
+			over, last = nil, true
 		case <-ended:
 			ended = nil
 		}
 	}
 }
 
-// claim starts an attempt for each delivery that idle workers can take, and says
-// how long nothing more is due.
-func (d *deliverer) claim(ctx, attempts context.Context) time.Duration {
-	c := aggregator.Claim{Max: deliverers - d.busy, PerHost: d.agent.o.PerHost, Lease: lease, Filter: d.which}
+// turn stores outcomes and claims what idle workers can take. It says how long
+// nothing more is due.
+func (d *deliverer) turn(ctx, attempts context.Context) (time.Duration, error) {
+	if err := d.settle(); err != nil {
+		return time.Second, err
+	}
+	if ctx.Err() != nil {
+		return pause, nil
+	}
+	for d.sated = true; d.sated && d.busy < d.slots; {
+		if err := d.claim(ctx, attempts); err != nil {
+			return pause, err
+		}
+	}
+	next, err := d.agent.store.NextAttempt(ctx)
+	if err != nil || next.IsZero() {
+		return pause, err
+	}
+	return min(max(time.Until(next), time.Second), pause), nil
+}
+
+// claim starts an attempt for each delivery that idle workers can take.
+func (d *deliverer) claim(ctx, attempts context.Context) error {
+	c := aggregator.Claim{Max: min(d.slots-d.busy, aggregator.MaxClaim), PerHost: d.agent.o.PerHost, Lease: lease, Filter: d.which}
 	claimed, err := d.agent.store.Claim(ctx, time.Now(), c)
 	if err != nil {
-		d.agent.log.Error("claiming deliveries, it will be repeated", "error", err)
-		return pause
+		return err
 	}
 	for _, delivery := range claimed {
 		go func() { d.results <- result{delivery, d.agent.attempt(attempts, delivery)} }()
 	}
 	d.busy += len(claimed)
 	d.sated = len(claimed) == c.Max
-	next, err := d.agent.store.NextAttempt(ctx)
-	if err != nil || next.IsZero() {
-		return pause
-	}
-	return min(max(time.Until(next), time.Second), pause)
+	return nil
 }
 
 // lingering is a context that ends d after ctx.
@@ -163,9 +223,7 @@ func (d *deliverer) add(r result) {
 	d.outcomes = append(d.outcomes, o)
 	d.agent.log.Info("delivery attempted", "id", o.ID, "domain", r.delivery.Domain, "day", r.delivery.Day,
 		"rua", r.delivery.RUA, "attempt", r.delivery.Attempts, "state", o.State, "error", o.Error)
-	if d.seen != nil {
-		d.seen(r.delivery, o)
-	}
+	d.seen(r.delivery, o)
 }
 
 // settle stores the outcomes. It goes on while the agent shuts down: an outcome

@@ -28,121 +28,200 @@ const (
 	planGroup = 256
 
 	// planDeadline bounds the look-up and the making of one report.
-	planDeadline = time.Minute
+	planDeadline = 20 * time.Second
 )
-
-// planDue plans every domain that is due. Domains are isolated: what one of
-// them published or sent can postpone only its own report.
-func (a *Agent) planDue(ctx context.Context) (time.Time, error) {
-	if err := a.plan(ctx, time.Now(), Submission{}); err != nil {
-		return time.Time{}, err
-	}
-	return a.store.NextDue(ctx)
-}
 
 // page is how many domain-days are read at once: memory does not grow with the
 // number of domains.
 const page = 512
 
-// plan plans the domain-days that are due at now and that s selects. An error is
-// the store's: it says nothing about a domain.
-func (a *Agent) plan(ctx context.Context, now time.Time, s Submission) error {
-	work, plans := make(chan aggregator.DomainDay), make(chan aggregator.Plan)
-	var deciding, storing sync.WaitGroup
+// planning makes the plans of domain-days, several at a time and each by itself:
+// a domain whose look-up takes long, fails or panics delays no other one.
+type planning struct {
+	agent *Agent
+	which Submission
+	wake  func() // tells that there are deliveries
+
+	work              chan aggregator.DomainDay
+	plans             chan aggregator.Plan
+	deciding, storing sync.WaitGroup
+
+	mu        sync.Mutex
+	busy      map[domainDay]bool // under way
+	postponed []error            // why, of the first few
+	failed    error              // the store's, newest
+}
+
+// domainDay tells apart what is planned.
+type domainDay struct {
+	day    schema.Day
+	domain string
+}
+
+// newPlanning starts the workers. The caller has to end it.
+func (a *Agent) newPlanning(ctx context.Context, which Submission, wake func()) *planning {
+	p := &planning{
+		agent: a, which: which, wake: wake,
+		work: make(chan aggregator.DomainDay), plans: make(chan aggregator.Plan),
+		busy: map[domainDay]bool{},
+	}
 	for range planners {
-		deciding.Go(func() {
-			for d := range work {
-				a.planOne(ctx, d, plans)
+		p.deciding.Go(func() {
+			for d := range p.work {
+				p.one(ctx, d)
 			}
 		})
 	}
-	var storeErr error
-	storing.Go(func() { storeErr = a.storePlans(ctx, plans) })
-	readErr := a.eachDue(ctx, now, func(d aggregator.DomainDay) {
-		if s.selects(d.Day, d.Domain) {
-			work <- d
-		}
-	})
-	close(work)
-	deciding.Wait()
-	close(plans)
-	storing.Wait()
-	return errors.Join(readErr, storeErr)
+	p.storing.Go(func() { p.store(ctx) })
+	return p
 }
 
-// eachDue calls f for each domain-day that is due at now, until ctx ends.
-func (a *Agent) eachDue(ctx context.Context, now time.Time, f func(aggregator.DomainDay)) error {
+// end waits for the plans under way. The error joins what the store said and
+// what was put off.
+func (p *planning) end() error {
+	close(p.work)
+	p.deciding.Wait()
+	close(p.plans)
+	p.storing.Wait()
+	return errors.Join(append(p.postponed, p.failed)...)
+}
+
+// due is the step that has everything planned that is due. It waits for none of
+// it, only for a worker to be free.
+func (p *planning) due(ctx context.Context) (time.Time, error) {
+	if err := p.upTo(ctx, time.Now()); err != nil {
+		return time.Time{}, err
+	}
+	return p.agent.store.NextDue(ctx)
+}
+
+// upTo has planned what is due at a time.
+func (p *planning) upTo(ctx context.Context, at time.Time) error {
 	var last aggregator.DomainDay
 	for {
-		due, err := a.store.Due(ctx, now, page, last)
+		due, err := p.agent.store.Due(ctx, at, page, last)
 		if err != nil || len(due) == 0 {
 			return err
 		}
 		for _, d := range due {
-			if ctx.Err() != nil {
+			if !p.which.selects(d.Day, d.Domain) || !p.begin(d) {
+				continue
+			}
+			select {
+			case p.work <- d:
+			case <-ctx.Done():
 				return ctx.Err()
 			}
-			f(d)
 		}
 		last = due[len(due)-1]
 	}
 }
 
-// planOne decides what becomes of one domain-day. What cannot be decided yet is
-// put off.
-func (a *Agent) planOne(ctx context.Context, d aggregator.DomainDay, plans chan<- aggregator.Plan) {
-	var p aggregator.Plan
-	err := guarded(func() (err error) {
-		ctx, cancel := context.WithTimeout(ctx, planDeadline)
-		defer cancel()
-		p, err = a.decide(ctx, d)
-		return err
-	})
+// begin notes that d is under way. It is false if it was already.
+func (p *planning) begin(d aggregator.DomainDay) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	key := domainDay{d.Day, d.Domain}
+	if p.busy[key] {
+		return false
+	}
+	p.busy[key] = true
+	return true
+}
+
+// done notes that d is no longer under way.
+func (p *planning) done(d aggregator.DomainDay) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.busy, domainDay{d.Day, d.Domain})
+}
+
+// one decides what becomes of one domain-day. What cannot be decided yet is put
+// off.
+func (p *planning) one(ctx context.Context, d aggregator.DomainDay) {
+	a := p.agent
+	plan, err := a.decideSafely(ctx, d)
 	switch {
 	case ctx.Err() != nil:
-		return // shutting down: the domain-day stays due
+		p.done(d) // shutting down: the domain-day stays due
+		return
 	case err != nil && (d.Failing.IsZero() || time.Since(d.Failing) < lifetime):
 		a.postpone(ctx, d, err)
+		p.putOff(d, err)
 		return
 	case err != nil:
 		a.log.Error("planning given up", "domain", d.Domain, "day", d.Day, "error", err)
-		p = aggregator.Plan{DomainDay: d, State: aggregator.StateExpired}
+		plan = aggregator.Plan{DomainDay: d, State: aggregator.StateExpired}
 	}
-	plans <- p
+	p.plans <- plan
 }
 
-// storePlans stores plans in groups, each as large as it grew while the one
-// before was stored.
-func (a *Agent) storePlans(ctx context.Context, plans <-chan aggregator.Plan) error {
-	var failed error
-	for p := range plans {
-		group := []aggregator.Plan{p}
+// maxPutOff bounds how many reasons are told by end.
+const maxPutOff = 10
+
+// putOff notes why d was put off.
+func (p *planning) putOff(d aggregator.DomainDay, cause error) {
+	p.done(d)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch n := len(p.postponed); {
+	case n < maxPutOff:
+		p.postponed = append(p.postponed, fmt.Errorf("%s of %s is put off: %w", d.Domain, d.Day, cause))
+	case n == maxPutOff:
+		p.postponed = append(p.postponed, errors.New("more domains are put off"))
+	}
+}
+
+// store stores plans in groups, each as large as it grew while the one before
+// was stored.
+func (p *planning) store(ctx context.Context) {
+	for plan := range p.plans {
+		group := []aggregator.Plan{plan}
 		for more := true; more && len(group) < planGroup; {
 			select {
-			case p, ok := <-plans:
+			case plan, ok := <-p.plans:
 				if more = ok; ok {
-					group = append(group, p)
+					group = append(group, plan)
 				}
 			default:
 				more = false
 			}
 		}
-		for i, err := range a.store.PlanAll(ctx, group) {
-			p := &group[i]
-			switch {
-			case errors.Is(err, aggregator.ErrPlanned), errors.Is(err, aggregator.ErrChanged):
-				continue // by another process, or there is more to report: it comes up again if it is due
-			case err != nil:
-				failed = err
-				continue
-			}
-			a.log.Info("planned", "domain", p.DomainDay.Domain, "day", p.DomainDay.Day, "state", p.State, "destinations", len(p.RUAs))
-			if p.Report != nil {
-				signal(a.planned)
-			}
+		for i, err := range p.agent.store.PlanAll(ctx, group) {
+			p.stored(&group[i], err)
 		}
 	}
-	return failed
+}
+
+// stored notes what became of a plan.
+func (p *planning) stored(plan *aggregator.Plan, err error) {
+	d := plan.DomainDay
+	defer p.done(d)
+	switch {
+	case errors.Is(err, aggregator.ErrPlanned), errors.Is(err, aggregator.ErrChanged):
+		return // by another process, or there is more to report: it comes up again if it is due
+	case err != nil:
+		p.agent.log.Error("storing a plan, it will be made again", "domain", d.Domain, "day", d.Day, "error", err)
+		p.mu.Lock()
+		p.failed = err
+		p.mu.Unlock()
+		return
+	}
+	p.agent.log.Info("planned", "domain", d.Domain, "day", d.Day, "state", plan.State, "destinations", len(plan.RUAs))
+	if plan.Report != nil {
+		p.wake()
+	}
+}
+
+// decideSafely is decide within its deadline, and with an error for a panic.
+func (a *Agent) decideSafely(ctx context.Context, d aggregator.DomainDay) (p aggregator.Plan, err error) {
+	ctx, cancel := context.WithTimeout(ctx, planDeadline)
+	defer cancel()
+	err = guarded(func() (err error) {
+		p, err = a.decide(ctx, d)
+		return err
+	})
+	return p, err
 }
 
 // postpone puts off a domain-day that could not be decided. The look-up is

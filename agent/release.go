@@ -58,11 +58,6 @@ func (a *Agent) releaser() step {
 		if _, err := a.releaseUpTo(ctx, day, now); err != nil {
 			return time.Time{}, err
 		}
-		if a.o.Keep > 0 {
-			if err := a.store.Prune(ctx, schema.DayOf(now.Add(-a.o.Keep))); err != nil {
-				return time.Time{}, err
-			}
-		}
 		next = a.schedule.Next(now)
 		if r := a.releasing(day + 1); r.Before(next) {
 			next = r // a run inside the grace waits for its end
@@ -71,16 +66,40 @@ func (a *Agent) releaser() step {
 	}
 }
 
+// pruning is the time between two prunes.
+const pruning = 24 * time.Hour
+
+// pruner is the step that deletes what is no longer kept.
+func (a *Agent) pruner() step {
+	var next time.Time
+	return func(ctx context.Context) (time.Time, error) {
+		now := time.Now()
+		if a.o.Keep == 0 || now.Before(next) {
+			return next, nil
+		}
+		if err := a.store.Prune(ctx, schema.DayOf(now.Add(-a.o.Keep))); err != nil {
+			return time.Time{}, err
+		}
+		next = now.Add(pruning)
+		return next, nil
+	}
+}
+
+// oldest is when a day must have ended at the earliest to be sent at now.
+func (a *Agent) oldest(ctx context.Context, now time.Time) (time.Time, error) {
+	since, err := a.store.SubmissionSince(ctx, now)
+	if oldest := now.Add(-a.o.MaxAge); since.Before(oldest) {
+		return oldest, err
+	}
+	return since, err
+}
+
 // releaseUpTo closes day and all before it, and says how many domains that gave
 // work.
 func (a *Agent) releaseUpTo(ctx context.Context, day schema.Day, now time.Time) (int, error) {
-	since, err := a.store.SubmissionSince(ctx, now)
+	oldest, err := a.oldest(ctx, now)
 	if err != nil {
 		return 0, err
-	}
-	oldest := now.Add(-a.o.MaxAge)
-	if since.After(oldest) {
-		oldest = since
 	}
 	n, err := a.store.Release(ctx, day+1, oldest, now)
 	if err != nil {

@@ -42,7 +42,7 @@ func TestReleasing(t *testing.T) {
 }
 
 func TestParseSchedule(t *testing.T) {
-	for _, s := range []string{"", "often", "* * * *", "60 0 * * *", "0 0 0 * * *"} {
+	for _, s := range []string{"", "often", "* * * *", "60 0 * * *", "0 0 0 * * *", "0 0 30 2 *", "@every 5s", "TZ=Asia/Tokyo 15 0 * * *"} {
 		if _, err := ParseSchedule(s); err == nil {
 			t.Errorf("%q was taken", s)
 		}

@@ -28,8 +28,9 @@ func (s Submission) selects(day schema.Day, domain string) bool {
 
 // Submit plans and delivers closed days now, without waiting for the schedule
 // or for the random time of a domain, and returns when every delivery that is
-// due was attempted once. seen is told of each attempt; it may be nil. It may
-// run beside an agent of another process on the same store.
+// due was attempted once. seen is told of each attempt; it may be nil. What was
+// recorded before is stored first. It may run beside an agent of another process
+// on the same store. The error names domains whose record could not be looked up.
 func (a *Agent) Submit(ctx context.Context, s Submission, seen func(aggregator.Delivery, aggregator.Outcome)) error {
 	if a.submitter == nil {
 		return ErrNoSubmitter
@@ -39,15 +40,25 @@ func (a *Agent) Submit(ctx context.Context, s Submission, seen func(aggregator.D
 	if s.Day > closed {
 		return fmt.Errorf("agent: %s is not over: it closes at %s", s.Day, schema.Timestamp{Time: a.closing(s.Day)})
 	}
+	if err := errors.Join(a.switchOn(ctx), a.Flush(ctx)); err != nil {
+		return err
+	}
 	if _, err := a.releaseUpTo(ctx, closed, now); err != nil {
 		return err
 	}
-	// Every domain-day that waits is due before then, whatever its random time.
-	if err := a.plan(ctx, now.AddDate(1, 0, 0), s); err != nil {
-		return err
-	}
-	d := &deliverer{agent: a, which: aggregator.DeliveryFilter{Day: s.Day, Domain: s.Domain}, seen: seen}
-	return d.run(ctx)
+	d := a.newDelivery(aggregator.DeliveryFilter{Day: s.Day, Domain: s.Domain}, seen)
+	p := a.newPlanning(ctx, s, d.wake)
+	planned := make(chan struct{})
+	var planErr error
+	go func() {
+		defer close(planned)
+		// Every domain-day that waits is due before then, whatever its random time.
+		err := p.upTo(ctx, now.AddDate(1, 0, 0))
+		planErr = errors.Join(err, p.end())
+	}()
+	err := d.run(ctx, planned)
+	<-planned
+	return errors.Join(planErr, err)
 }
 
 // Preview is the report about a domain and a day exactly as it would be sent
@@ -80,26 +91,38 @@ func (a *Agent) Preview(ctx context.Context, domain string, day schema.Day) (sub
 }
 
 // DryRun makes the reports that [Agent.Submit] would send, and passes each to
-// made with its destinations. Nothing is sent and the store stays as it is.
+// made with its destinations. Nothing is sent and the store stays as it is. The
+// error joins those of single domains; the others are made all the same.
 func (a *Agent) DryRun(ctx context.Context, s Submission, made func(submitter.Parcel, []schema.RUA) error) error {
 	if a.submitter == nil {
 		return ErrNoSubmitter
 	}
-	closed, last := a.lastClosed(time.Now()), aggregator.Pending{}
-	return a.store.Pending(ctx, aggregator.PendingFilter{Day: s.Day, Domain: s.Domain}, func(p aggregator.Pending) error {
+	now := time.Now()
+	closed, last := a.lastClosed(now), aggregator.Pending{}
+	var errs []error
+	err := a.store.Pending(ctx, aggregator.PendingFilter{Day: s.Day, Domain: s.Domain}, func(p aggregator.Pending) error {
 		same := p.Day == last.Day && p.Domain == last.Domain && p.Part == last.Part // one more policy of the same
 		last = p
-		if same || p.Day > closed || p.State != aggregator.StateOpen && p.State != aggregator.StateLate {
+		waits := p.State == aggregator.StateOpen || p.State == aggregator.StateLate
+		if same || !waits || p.Day > closed || p.Day.End().Before(now.Add(-a.o.MaxAge)) {
 			return nil
 		}
-		d, err := a.store.DomainDayOf(ctx, p.Day, p.Domain)
-		if err != nil {
-			return err
+		if err := a.dryRunOne(ctx, p.Day, p.Domain, made); err != nil {
+			errs = append(errs, fmt.Errorf("%s of %s: %w", p.Domain, p.Day, err))
 		}
-		plan, err := a.decide(ctx, d)
-		if err != nil || plan.Report == nil {
-			return err
-		}
-		return made(parcel(*plan.Report), plan.RUAs)
+		return ctx.Err()
 	})
+	return errors.Join(append(errs, err)...)
+}
+
+func (a *Agent) dryRunOne(ctx context.Context, day schema.Day, domain string, made func(submitter.Parcel, []schema.RUA) error) error {
+	d, err := a.store.DomainDayOf(ctx, day, domain)
+	if err != nil {
+		return err
+	}
+	plan, err := a.decideSafely(ctx, d)
+	if err != nil || plan.Report == nil {
+		return err
+	}
+	return made(parcel(*plan.Report), plan.RUAs)
 }

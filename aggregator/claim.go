@@ -13,7 +13,8 @@ const MaxClaim = 64
 
 // Claim says what may be claimed.
 type Claim struct {
-	// Max is how many deliveries; 0 or more than MaxClaim: MaxClaim.
+	// Max is how many deliveries; 0 or more than MaxClaim: MaxClaim; less than 0:
+	// none.
 	Max int
 
 	// PerHost bounds how many deliveries to one host may be under way at once,
@@ -36,7 +37,10 @@ type Claim struct {
 // Hosts take turns: each gets one delivery before any gets a second one, and the
 // next Claim goes on after the last host of this one.
 func (s *Store) Claim(ctx context.Context, now time.Time, c Claim) (claimed []Delivery, err error) {
-	if c.Max <= 0 || c.Max > MaxClaim {
+	if c.Max < 0 {
+		return nil, nil
+	}
+	if c.Max == 0 || c.Max > MaxClaim {
 		c.Max = MaxClaim
 	}
 	if c.PerHost <= 0 {

@@ -51,6 +51,7 @@ type DeliveryFilter struct {
 	Day    schema.Day    // 0: any
 	Domain string        // that the report is about; "": any
 	State  DeliveryState // "": any
+	Scheme string        // of the rua, "https" or "mailto"; "": any
 }
 
 // condition is f as a condition on v and r, and its arguments.
@@ -62,6 +63,10 @@ func (f DeliveryFilter) condition(k keys) (where string, args []any) {
 	if f.Domain != "" {
 		where += ` AND r.domain = ?`
 		args = append(args, k.domain(f.Domain))
+	}
+	if f.Scheme != "" {
+		where += ` AND substr(v.rua, 1, ?) = ?`
+		args = append(args, len(f.Scheme)+1, f.Scheme+":")
 	}
 	if f.State != "" {
 		where += ` AND v.state = ?`

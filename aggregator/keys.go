@@ -22,6 +22,9 @@ func newKeys(secret []byte) keys {
 	return keys{&sync.Pool{New: func() any { return &keyedHash{mac: hmac.New(sha256.New, secret)} }}}
 }
 
+// ready reports whether the secret was read.
+func (k keys) ready() bool { return k.pool != nil }
+
 // keyedHash is an HMAC with room for its input and output.
 type keyedHash struct {
 	mac hash.Hash

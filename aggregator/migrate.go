@@ -81,6 +81,9 @@ func identify(tx *sql.Tx) (version int, err error) {
 // migrate brings the store up to date, or makes it, and reads its secret. Of
 // several processes that do so at once one does the work.
 func (s *Store) migrate() error {
+	if err := s.recognize(); err != nil || s.keys.ready() {
+		return err
+	}
 	return s.write(context.Background(), "preparing the store", func(tx *sql.Tx) error {
 		all, err := migrations()
 		if err != nil {
@@ -106,6 +109,24 @@ func (s *Store) migrate() error {
 	})
 }
 
+// recognize reads the secret of a store that is up to date. A command that only
+// looks then needs no right to write, and does not wait for who does.
+func (s *Store) recognize() error {
+	if size, err := fileSize(s.path); err != nil || size == 0 {
+		return err
+	}
+	return s.read(context.Background(), "looking into the store", func(tx *sql.Tx) error {
+		all, err := migrations()
+		if err != nil {
+			return err
+		}
+		if version, err := identify(tx); err != nil || version < len(all) {
+			return err
+		}
+		return s.readSecret(tx)
+	})
+}
+
 // loadSecret reads the store's secret, and makes it first in a new store.
 func (s *Store) loadSecret(tx *sql.Tx) error {
 	secret := make([]byte, 32)
@@ -113,6 +134,11 @@ func (s *Store) loadSecret(tx *sql.Tx) error {
 	if _, err := tx.Exec(`INSERT INTO meta (name, value) VALUES ('secret', ?) ON CONFLICT DO NOTHING`, secret); err != nil {
 		return err
 	}
+	return s.readSecret(tx)
+}
+
+func (s *Store) readSecret(tx *sql.Tx) error {
+	var secret []byte
 	if err := tx.QueryRow(`SELECT value FROM meta WHERE name = 'secret'`).Scan(&secret); err != nil {
 		return err
 	}

@@ -147,7 +147,7 @@ func (s *Submitter) Submit(ctx context.Context, p Parcel, rua schema.RUA) (err e
 		return &Error{RUA: rua, Err: schema.ErrRUA}
 	}
 	if err := s.checkKeys(&p); err != nil {
-		return &Error{RUA: rua, Err: err}
+		return ours(rua, err)
 	}
 	if rua.Scheme() == "https" {
 		return s.post(ctx, &p, rua)
@@ -166,13 +166,18 @@ func (s *Submitter) checkKeys(p *Parcel) error {
 	return nil
 }
 
+// ours is a fault of our own settings. It may be mended, so it is temporary.
+func ours(rua schema.RUA, err error) *Error {
+	return &Error{RUA: rua, Temporary: true, Ours: true, Err: err}
+}
+
 func (s *Submitter) mail(ctx context.Context, p *Parcel, rua schema.RUA) error {
 	if s.Mail == nil {
-		return &Error{RUA: rua, Err: fmt.Errorf("%w for mail is configured", ErrNoTransport)}
+		return ours(rua, fmt.Errorf("%w for mail is configured", ErrNoTransport))
 	}
 	msg, err := s.Message(*p, rua)
 	if err != nil {
-		return &Error{RUA: rua, Err: err}
+		return ours(rua, err)
 	}
 	if err := s.Mail.Mail(ctx, p.Envelope(), rua.Address(), msg); err != nil {
 		return asError(rua, err)

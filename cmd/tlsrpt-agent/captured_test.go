@@ -105,7 +105,7 @@ func reportOf(t *testing.T, events [][]byte) []receiver.Report {
 	relay, err := submitter.ParseRelay("smtp://"+world.SMTP.Addr(), "", submitter.RelayOptions{HELO: "out.example.com"})
 	must(err)
 	a, err := agent.New(agent.Options{
-		Store: store, Sources: []collector.Source{yesterday{source}}, Contact: "tls-reports@example.com",
+		Store: store, Sources: []collector.Source{yesterday{source}}, Contact: "tls-reports@example.com", Grace: -1,
 		Submitter: &submitter.Submitter{
 			Resolver: &resolve.Resolver{Servers: []string{world.Zone.Addr()}}, Mail: relay, Keys: []*submitter.Key{key},
 		},

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -230,6 +231,23 @@ func (c *config) check() error {
 	}
 	if c.Submit.PerHost < 1 || c.Submit.PerHost > 64 {
 		return fmt.Errorf("submit.per_host: %d is not between 1 and 64", c.Submit.PerHost)
+	}
+	if keep, least := c.Store.Keep.Duration, c.Submit.MaxAge.Duration+48*time.Hour; keep != 0 && keep < least {
+		return fmt.Errorf("store.keep: %s is too short: days are submitted for submit.max_age and retried for a day more, so keep them %s at least", c.Store.Keep, duration{least})
+	}
+	if c.Submit.MaxAge.Duration == 0 {
+		return errors.New("submit.max_age: 0 would submit no day at all")
+	}
+	if spread := c.Submit.Spread.Duration; spread > 24*time.Hour {
+		return fmt.Errorf("submit.spread: %s is more than a day", c.Submit.Spread)
+	}
+	for _, server := range c.DNS.Servers {
+		if _, err := netip.ParseAddrPort(server); err == nil {
+			continue
+		}
+		if _, err := netip.ParseAddr(strings.Trim(server, "[]")); err != nil {
+			return fmt.Errorf("dns.servers: %q is not an address such as \"192.0.2.53\" or \"192.0.2.53:53\"", server)
+		}
 	}
 	if c.DNS.Parallel < 1 {
 		return fmt.Errorf("dns.parallel: %d is less than 1", c.DNS.Parallel)

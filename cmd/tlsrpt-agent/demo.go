@@ -113,7 +113,7 @@ func (d *demo) setUp() error {
 	}
 	d.agent, err = agent.New(agent.Options{
 		Store: d.store, Submitter: d.submitter, Sources: []collector.Source{yesterday{d.source}},
-		Organization: "Example Inc.", Contact: demoContact, Logger: d.log,
+		Organization: "Example Inc.", Contact: demoContact, Grace: -1, Logger: d.log,
 	})
 	return err
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math"
 	"slices"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -91,6 +92,12 @@ func (a *app) importLogs(ctx context.Context, f importFlags, files []string) (er
 		return err
 	}
 	defer func() { err = errors.Join(err, up.close()) }()
+	if f.report {
+		// It switches submission on, or what is imported would be from before that.
+		if _, err := up.store.SubmissionSince(ctx, time.Now()); err != nil {
+			return err
+		}
+	}
 	i := &importer{setup: up, flags: f, summary: newSummary(f.report)}
 	if i.finder, err = i.find(ctx); err != nil {
 		return err

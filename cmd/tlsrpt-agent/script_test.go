@@ -108,6 +108,7 @@ socket = %q
 servers = [%q]
 [submit]
 allow_private = true
+grace = "0s"
 [mail]
 via = "smtp://%s"
 helo = "out.example.com"

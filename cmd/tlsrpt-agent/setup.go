@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"time"
 
 	"github.com/tlsrpt-agent/tlsrpt-agent/agent"
 	"github.com/tlsrpt-agent/tlsrpt-agent/aggregator"
@@ -99,7 +100,7 @@ func (a *app) setUpWith(c config, mode storeMode, log *slog.Logger, sources func
 			Contact:      c.Organization.Contact,
 			From:         c.Mail.From,
 			Schedule:     c.Submit.Schedule,
-			Grace:        c.Submit.Grace.Duration,
+			Grace:        orNone(c.Submit.Grace.Duration),
 			MaxAge:       c.Submit.MaxAge.Duration,
 			Keep:         c.Store.Keep.Duration,
 			PerHost:      c.Submit.PerHost,
@@ -110,6 +111,14 @@ func (a *app) setUpWith(c config, mode storeMode, log *slog.Logger, sources func
 		return nil, errors.Join(err, s.close())
 	}
 	return s, nil
+}
+
+// orNone is d, or what stands for none where zero stands for the default.
+func orNone(d time.Duration) time.Duration {
+	if d == 0 {
+		return -1
+	}
+	return d
 }
 
 // resolver asks the servers of the configuration.
@@ -123,10 +132,9 @@ func (c *config) submitter() (*submitter.Submitter, error) {
 	if err != nil {
 		return nil, fmt.Errorf("organization.contact: %w", err)
 	}
-	resolver := c.resolver()
 	s := &submitter.Submitter{
-		Resolver:      resolver,
-		Addresses:     resolver,
+		Resolver:      c.resolver(),
+		Addresses:     c.resolver(), // with slots of its own: hosts of strangers hold up no look-up of a record
 		ExternalDKIM:  c.DKIM.External,
 		AllowPrivate:  c.Submit.AllowPrivate,
 		RetryInsecure: c.HTTPS.OnCertificateError == "retry-insecure",

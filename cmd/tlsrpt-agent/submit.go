@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -60,12 +61,9 @@ func (a *app) submit(cmd *cobra.Command, s agent.Submission) error {
 	var werr error
 	err = up.agent.Submit(cmd.Context(), s, func(d aggregator.Delivery, o aggregator.Outcome) {
 		tally[o.State]++
-		werr = a.printAttempt(d, o)
+		werr = errors.Join(werr, a.printAttempt(d, o))
 	})
-	if err == nil {
-		err = werr
-	}
-	if err != nil {
+	if err = errors.Join(err, werr); err != nil {
 		return err
 	}
 	if !a.json {
@@ -109,9 +107,34 @@ func (a *app) dryRun(cmd *cobra.Command, s agent.Submission, dir string) error {
 		return err
 	}
 	return up.agent.DryRun(cmd.Context(), s, func(p submitter.Parcel, ruas []schema.RUA) error {
+		path := filepath.Join(dir, onDisk(p.FileName))
 		for _, rua := range ruas {
-			fmt.Fprintf(a.stdout, "%s -> %s: %s\n", p.Domain, printable(string(rua)), p.FileName)
+			if a.json {
+				if err := writeJSON(a.stdout, dryRunLine{p.Domain, p.ReportID, rua, path}); err != nil {
+					return err
+				}
+				continue
+			}
+			fmt.Fprintf(a.stdout, "%s -> %s: %s\n", p.Domain, printable(string(rua)), path)
 		}
-		return os.WriteFile(filepath.Join(dir, p.FileName), p.Gzip, 0o640)
+		return os.WriteFile(path, p.Gzip, 0o640)
 	})
+}
+
+// dryRunLine is one line of "submit --dry-run --json".
+type dryRunLine struct {
+	Domain   string     `json:"domain"`
+	ReportID string     `json:"report-id"`
+	RUA      schema.RUA `json:"rua"`
+	File     string     `json:"file"`
+}
+
+// onDisk is the name of a report as file systems take it. A domain of a stranger
+// may be so long that the name of RFC 8460 is not; the id at its end is unique.
+func onDisk(name string) string {
+	const most = 255 // bytes
+	if len(name) <= most {
+		return name
+	}
+	return name[len(name)-most:]
 }
