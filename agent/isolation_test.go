@@ -157,3 +157,25 @@ func TestPruneWithoutSubmitter(t *testing.T) {
 		}
 	})
 }
+
+// TestSubmitOne: what is submitted by hand leaves the others to the schedule.
+func TestSubmitOne(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "tlsrpt.db")
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld("example.org", "example.net")
+		a, store := countedAgent(t, path, &submitter.Submitter{Resolver: w, Mail: w, ExternalDKIM: true}, "example.org", "example.net")
+		var err error
+		a.schedule, err = ParseSchedule("0 23 * * *")
+		check(t, err)
+		check(t, a.Submit(t.Context(), Submission{Domain: "example.org"}, nil))
+		if len(w.mails) != 1 || w.mails[0].to != "reports@example.org" {
+			t.Errorf("%d mails", len(w.mails))
+		}
+		due, err := store.NextDue(t.Context())
+		check(t, err)
+		if want := (day0 + 1).Start().Add(23 * time.Hour); !due.Equal(want) {
+			t.Errorf("the other domain is due at %s, want %s", due, want)
+		}
+		check(t, store.Close())
+	})
+}

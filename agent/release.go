@@ -55,7 +55,7 @@ func (a *Agent) releaser() step {
 			return next, nil
 		}
 		day := a.lastReleasable(now)
-		if _, err := a.releaseUpTo(ctx, day, now); err != nil {
+		if err := a.releaseUpTo(ctx, day, now, now); err != nil {
 			return time.Time{}, err
 		}
 		next = a.schedule.Next(now)
@@ -94,20 +94,20 @@ func (a *Agent) oldest(ctx context.Context, now time.Time) (time.Time, error) {
 	return since, err
 }
 
-// releaseUpTo closes day and all before it, and says how many domains that gave
-// work.
-func (a *Agent) releaseUpTo(ctx context.Context, day schema.Day, now time.Time) (int, error) {
+// releaseUpTo closes day and all before it. Their domains come due from a time
+// on.
+func (a *Agent) releaseUpTo(ctx context.Context, day schema.Day, now, due time.Time) error {
 	oldest, err := a.oldest(ctx, now)
 	if err != nil {
-		return 0, err
+		return err
 	}
-	n, err := a.store.Release(ctx, day+1, oldest, now)
+	n, err := a.store.Release(ctx, day+1, oldest, due)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	if n > 0 {
 		a.log.Info("day released", "day", day, "domains", n)
 		signal(a.released)
 	}
-	return n, nil
+	return nil
 }

@@ -43,7 +43,12 @@ func (a *Agent) Submit(ctx context.Context, s Submission, seen func(aggregator.D
 	if err := errors.Join(a.switchOn(ctx), a.Flush(ctx)); err != nil {
 		return err
 	}
-	if _, err := a.releaseUpTo(ctx, closed, now); err != nil {
+	// What is not selected keeps to the schedule.
+	due := a.releasing(closed)
+	if due.Before(now) {
+		due = now
+	}
+	if err := a.releaseUpTo(ctx, closed, now, due); err != nil {
 		return err
 	}
 	d := a.newDelivery(aggregator.DeliveryFilter{Day: s.Day, Domain: s.Domain}, seen)

@@ -26,7 +26,6 @@ var words = []string{
 	"\x17", `","receiving-mx-hostname":"`,
 	"\x18", `","receiving-mx-helo":"`,
 	"\x19", `","receiving-ip":"`,
-	"\x1a", `","failed-session-count":0`,
 	"\x1b", `,"additional-information":"`,
 	"\x1c", `,"failure-reason-code":"`,
 }
