@@ -76,6 +76,7 @@ func benchAgent(b *testing.B, keys []*submitter.Key, mail bool) (*Agent, func())
 	}
 	a, err := New(Options{Store: store, Contact: "tls-reports@example.com", Submitter: s})
 	benchCheck(b, err)
+	benchCheck(b, a.switchOn(b.Context()))
 	counts := make([]schema.Count, benchDomains)
 	for i := range counts {
 		domain := fmt.Sprintf("d%d.example", i)
