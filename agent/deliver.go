@@ -149,7 +149,7 @@ func (d *deliverer) turn(ctx, attempts context.Context) (time.Duration, error) {
 	if err != nil || next.IsZero() {
 		return pause, err
 	}
-	return min(max(time.Until(next), time.Second), pause), nil
+	return min(max(time.Until(next), rest), pause), nil
 }
 
 // claim starts an attempt for each delivery that idle workers can take.

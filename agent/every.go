@@ -11,6 +11,10 @@ import (
 // processes change it too, and this is how long they may go unnoticed.
 const pause = time.Minute
 
+// rest is the least time between two looks. What a step began may be under way
+// still, and be due as long.
+const rest = time.Second
+
 // step does all the work there is, and says when there will be more: the zero
 // time means that it does not know.
 type step func(ctx context.Context) (next time.Time, err error)
@@ -35,7 +39,7 @@ func (a *Agent) every(ctx context.Context, name string, do step, kick <-chan str
 		}
 		wait := pause
 		if !next.IsZero() {
-			wait = min(max(time.Until(next), 0), pause)
+			wait = min(max(time.Until(next), rest), pause)
 		}
 		timer.Reset(wait)
 	}

@@ -179,3 +179,20 @@ func TestSubmitOne(t *testing.T) {
 		check(t, store.Close())
 	})
 }
+
+// TestSlowDomainOfDaemon: a look-up that is under way is waited for, not asked
+// after again and again. In a bubble whoever never rests stops the clock.
+func TestSlowDomainOfDaemon(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "tlsrpt.db")
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld("example.org")
+		a, store := countedAgent(t, path, &submitter.Submitter{Resolver: slow{w}, Mail: w, ExternalDKIM: true}, "slow.example", "example.org")
+		ctx, stop := context.WithTimeout(t.Context(), time.Minute)
+		defer stop()
+		check(t, a.Run(ctx))
+		if len(w.mails) != 1 {
+			t.Errorf("%d mails, want 1", len(w.mails))
+		}
+		check(t, store.Close())
+	})
+}
