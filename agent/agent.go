@@ -162,8 +162,8 @@ func (o *Options) setIdentity() (err error) {
 	if o.From, err = schema.ParseAddress(o.From); err != nil {
 		return fmt.Errorf("from: %w", err)
 	}
-	domain := (&schema.Report{ContactInfo: o.Contact}).Submitter()
-	if from := (&schema.Report{ContactInfo: o.From}).Submitter(); from != domain {
+	domain := schema.AddressDomain(o.Contact)
+	if from := schema.AddressDomain(o.From); from != domain {
 		return fmt.Errorf("the domains of contact (%s) and from (%s) differ", domain, from)
 	}
 	if o.Organization == "" {

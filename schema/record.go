@@ -35,6 +35,10 @@ type Record struct {
 	Faults []string
 }
 
+// RecordName is where the TLSRPT record of domain is published. RFC 8460,
+// section 3: at this very name, and not at that of a parent.
+func RecordName(domain string) string { return "_smtp._tls." + domain }
+
 // version is the version field without its delimiter.
 const version = "v=TLSRPTv1"
 

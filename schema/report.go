@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"strings"
 	"time"
 )
 
@@ -92,13 +91,7 @@ func (r *Report) Encode() ([]byte, error) {
 // Submitter is the domain of the contact address in A-labels and lower case, or
 // "" where there is none. RFC 8460, section 5.3: it is what TLS-Report-Submitter
 // must say.
-func (r *Report) Submitter() string {
-	addr, err := ParseAddress(r.ContactInfo)
-	if err != nil {
-		return ""
-	}
-	return addr[strings.LastIndexByte(addr, '@')+1:]
-}
+func (r *Report) Submitter() string { return AddressDomain(r.ContactInfo) }
 
 // Totals adds up the sessions of all policies. A session that was held against
 // two policies is in it twice.

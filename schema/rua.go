@@ -159,13 +159,26 @@ func (r RUA) Address() string {
 // of a mailto address.
 func (r RUA) Host() string {
 	if addr := r.Address(); addr != "" {
-		return addr[strings.LastIndexByte(addr, '@')+1:]
+		return domainOf(addr)
 	}
 	if u, err := url.Parse(string(r)); err == nil {
 		return u.Hostname()
 	}
 	return ""
 }
+
+// AddressDomain is the domain of an addr-spec in A-labels and lower case, or "" if
+// addr is none, see [ParseAddress].
+func AddressDomain(addr string) string {
+	a, err := ParseAddress(addr)
+	if err != nil {
+		return ""
+	}
+	return domainOf(a)
+}
+
+// domainOf is the domain of an address that ParseAddress made.
+func domainOf(addr string) string { return addr[strings.LastIndexByte(addr, '@')+1:] }
 
 // ErrAddress means that a string is not one addr-spec that can be mailed to.
 var ErrAddress = errors.New("schema: malformed mail address")

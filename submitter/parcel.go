@@ -124,7 +124,7 @@ func (p *Parcel) check() error {
 	switch {
 	case err != nil:
 		return err
-	case addr[strings.LastIndexByte(addr, '@')+1:] != p.Submitter:
+	case schema.AddressDomain(addr) != p.Submitter:
 		return fmt.Errorf("%w: the sender %s is not of the submitter %s", ErrParcel, addr, p.Submitter)
 	case !isMsgID(p.ReportID):
 		return fmt.Errorf("%w: report-id %q is no msg-id", ErrParcel, printable(p.ReportID, 80))

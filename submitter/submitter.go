@@ -20,10 +20,6 @@ import (
 // otherwise. A caller that leases deliveries does so for longer.
 const AttemptTimeout = 10 * time.Minute
 
-// recordPrefix is below which name of a domain its TLSRPT record is (RFC 8460,
-// section 3).
-const recordPrefix = "_smtp._tls."
-
 // TXTResolver looks up TXT records, the strings of each joined. A [net.Resolver]
 // is one.
 type TXTResolver interface {
@@ -108,7 +104,7 @@ func (s *Submitter) Discover(ctx context.Context, domain string) (text string, r
 	if err != nil {
 		return "", schema.Record{}, err
 	}
-	txts, err := s.lookupTXT(ctx, recordPrefix+d)
+	txts, err := s.lookupTXT(ctx, schema.RecordName(d))
 	if err != nil {
 		return "", schema.Record{}, err
 	}

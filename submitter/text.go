@@ -44,7 +44,7 @@ func reportText(r *schema.Report, domain, addsTo string) string {
 		t.line("", "The attached report has %s.", count(int64(more), "more policy", "more policies"))
 	}
 	t.blank()
-	t.line("", "The attached file is the whole report for programs: JSON, compressed with gzip. You get it because the DNS record at %s%s asks for it.", recordPrefix, domain)
+	t.line("", "The attached file is the whole report for programs: JSON, compressed with gzip. You get it because the DNS record at %s asks for it.", schema.RecordName(domain))
 	return t.b.String()
 }
 

@@ -7,12 +7,13 @@ import (
 
 	"github.com/tlsrpt-agent/tlsrpt-agent/internal/policy"
 	"github.com/tlsrpt-agent/tlsrpt-agent/internal/resolve"
+	"github.com/tlsrpt-agent/tlsrpt-agent/schema"
 	"github.com/tlsrpt-agent/tlsrpt-agent/submitter"
 )
 
 // checkDNS looks at the resolver that finds who wants reports.
 func (c *config) checkDNS(ctx context.Context) []finding {
-	found := []finding{checkResolver(ctx, c.resolver(), domainOf(c.Organization.Contact))}
+	found := []finding{checkResolver(ctx, c.resolver(), schema.AddressDomain(c.Organization.Contact))}
 	if slices.ContainsFunc(c.Source.PostfixLog, func(s postfixLogConfig) bool { return s.DANE }) {
 		found = append(found, checkDNSSEC(ctx, c.resolver()))
 	}

@@ -26,7 +26,7 @@ func (c *config) checkIdentity(ctx context.Context) []finding {
 	if contact.Status != statusOK {
 		return []finding{contact, skipped("dkim", "without organization.contact there is no domain to sign for")}
 	}
-	domain := domainOf(c.Organization.Contact)
+	domain := schema.AddressDomain(c.Organization.Contact)
 	found := []finding{contact, checkFrom(c.Mail.From, domain), c.checkRelay(), c.checkSigned(domain)}
 	for _, k := range c.DKIM.settings() {
 		key, f := k.check(domain)
@@ -35,15 +35,6 @@ func (c *config) checkIdentity(ctx context.Context) []finding {
 		}
 	}
 	return found
-}
-
-// domainOf is the domain of a mail address, "" if it is none.
-func domainOf(address string) string {
-	a, err := schema.ParseAddress(address)
-	if err != nil {
-		return ""
-	}
-	return a[strings.LastIndexByte(a, '@')+1:]
 }
 
 func checkContact(contact string) finding {
@@ -65,7 +56,7 @@ func checkFrom(from, domain string) finding {
 	switch {
 	case from == "":
 		return fine(check, "organization.contact is the sender")
-	case domainOf(from) != domain:
+	case schema.AddressDomain(from) != domain:
 		return wrong(check, fmt.Sprintf("[mail]\nfrom = \"tls-reports@%s\"", domain),
 			"%s is not an address in %s, the domain of organization.contact that signs", from, domain)
 	}

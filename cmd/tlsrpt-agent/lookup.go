@@ -116,7 +116,7 @@ func lookupError(domain string, err error) error {
 		return nil
 	case errors.Is(err, schema.ErrNoRecord):
 		return hint(fmt.Errorf("no destination for %s", domain),
-			"it publishes no TLSRPT record at _smtp._tls."+domain+", so nothing is owed",
+			"it publishes no TLSRPT record at "+schema.RecordName(domain)+", so nothing is owed",
 			fmt.Sprintf("to see what would be sent, use \"tlsrpt-agent report %s\"", domain))
 	case errors.Is(err, schema.ErrManyRecords):
 		return hint(fmt.Errorf("no destination for %s: %s", domain, strings.TrimPrefix(err.Error(), "schema: ")),

@@ -140,7 +140,7 @@ func (c *config) submitter() (*submitter.Submitter, error) {
 		RetryInsecure: c.HTTPS.OnCertificateError == "retry-insecure",
 		Version:       version,
 	}
-	domain := (&schema.Report{ContactInfo: contact}).Submitter()
+	domain := schema.AddressDomain(contact)
 	if s.Keys, err = c.DKIM.keys(domain); err != nil {
 		return nil, err
 	}

@@ -49,14 +49,11 @@ beside the daemon: no report is sent twice.`,
 }
 
 func (a *app) submit(cmd *cobra.Command, s agent.Submission) error {
-	up, err := a.setUp(existing)
+	up, err := a.setUpToSend()
 	if err != nil {
 		return err
 	}
-	defer up.store.Close()
-	if up.submitter == nil {
-		return errNoContact
-	}
+	defer up.close()
 	tally := map[aggregator.DeliveryState]int{}
 	var werr error
 	err = up.agent.Submit(cmd.Context(), s, func(d aggregator.Delivery, o aggregator.Outcome) {
@@ -93,16 +90,22 @@ func (a *app) printAttempt(d aggregator.Delivery, o aggregator.Outcome) error {
 	return err
 }
 
+// setUpToSend is setUp where there is nothing to do without a submitter.
+func (a *app) setUpToSend() (*setup, error) {
+	up, err := a.setUp(existing)
+	if err == nil && up.submitter == nil {
+		return nil, errors.Join(errNoContact, up.close())
+	}
+	return up, err
+}
+
 // dryRun writes the reports that would be sent into dir.
 func (a *app) dryRun(cmd *cobra.Command, s agent.Submission, dir string) error {
-	up, err := a.setUp(existing)
+	up, err := a.setUpToSend()
 	if err != nil {
 		return err
 	}
-	defer up.store.Close()
-	if up.submitter == nil {
-		return errNoContact
-	}
+	defer up.close()
 	if err := os.MkdirAll(dir, 0o750); err != nil {
 		return err
 	}

@@ -137,7 +137,7 @@ func (f *Finder) lookupDomain(ctx context.Context, d *domainFacts) {
 // lookupRecord looks up the TLSRPT record of d, and returns how long it holds.
 // Without one nobody is owed a report, and to ask for more would be a waste.
 func (f *Finder) lookupRecord(ctx context.Context, d *domainFacts) time.Duration {
-	a, err := f.resolver.Lookup(ctx, "_smtp._tls."+d.domain, dns.TypeTXT)
+	a, err := f.resolver.Lookup(ctx, schema.RecordName(d.domain), dns.TypeTXT)
 	if resolve.IsTemporary(err) {
 		d.err = err
 		return minTTL
