@@ -72,7 +72,8 @@ func (w *world) LookupTXT(_ context.Context, name string) ([]string, error) {
 	return nil, resolve.ErrNotFound
 }
 
-func (w *world) Mail(_ context.Context, _, to string, message []byte) error {
+func (w *world) Mail(_ context.Context, e submitter.Envelope, message []byte) error {
+	to := e.To
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.tries[to]++

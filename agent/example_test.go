@@ -20,8 +20,8 @@ import (
 // but although TLS fails.
 type queue struct{}
 
-func (queue) Mail(_ context.Context, from, to string, message []byte) error {
-	fmt.Println("queued:", from, "->", to)
+func (queue) Mail(_ context.Context, e submitter.Envelope, message []byte) error {
+	fmt.Println("queued:", e.From, "->", e.To)
 	for line := range strings.Lines(string(message)) {
 		if strings.HasPrefix(line, "TLS-Report-Domain") || strings.HasPrefix(line, "  2 sessions") {
 			fmt.Println(strings.TrimSpace(line))

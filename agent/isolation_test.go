@@ -18,7 +18,7 @@ import (
 // hanging is a relay that takes what it is given and never answers.
 type hanging struct{ now, most atomic.Int64 }
 
-func (h *hanging) Mail(ctx context.Context, _, _ string, _ []byte) error {
+func (h *hanging) Mail(ctx context.Context, _ submitter.Envelope, _ []byte) error {
 	n := h.now.Add(1)
 	defer h.now.Add(-1)
 	for m := h.most.Load(); n > m && !h.most.CompareAndSwap(m, n); m = h.most.Load() {

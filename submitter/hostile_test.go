@@ -150,7 +150,7 @@ func TestFrozenRelay(t *testing.T) {
 	defer close(release)
 	r := relayAt(t, "smtp://"+addr, "", RelayOptions{Timeout: 100 * time.Millisecond})
 	began := time.Now()
-	err := r.Mail(t.Context(), from, mailbox, bytes.Repeat([]byte("0123456789\r\n"), 1<<21))
+	err := r.Mail(t.Context(), Envelope{From: from, To: mailbox}, bytes.Repeat([]byte("0123456789\r\n"), 1<<21))
 	if !IsTemporary(err) || time.Since(began) > 10*time.Second {
 		t.Errorf("%v after %s", err, time.Since(began))
 	}
@@ -162,7 +162,7 @@ func TestRelayEndsWithContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() { <-reached; cancel() }()
 	r := relayAt(t, "smtp://"+addr, "", RelayOptions{})
-	if err := r.Mail(ctx, from, mailbox, []byte("x\r\n")); !IsTemporary(err) || !errors.Is(err, context.Canceled) {
+	if err := r.Mail(ctx, Envelope{From: from, To: mailbox}, []byte("x\r\n")); !IsTemporary(err) || !errors.Is(err, context.Canceled) {
 		t.Errorf("%v, want %v", err, context.Canceled)
 	}
 }

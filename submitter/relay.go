@@ -132,13 +132,13 @@ func (r *Relay) String() string { return r.scheme + "://" + r.addr }
 // Mail hands over one message. The error is an [*Error]: permanent only if the
 // relay says that the recipient's address does not exist, otherwise temporary
 // and [Error.Ours].
-func (r *Relay) Mail(ctx context.Context, from, to string, message []byte) error {
+func (r *Relay) Mail(ctx context.Context, e Envelope, message []byte) error {
 	ctx, cancel := context.WithTimeout(ctx, AttemptTimeout)
 	defer cancel()
-	err := r.send(ctx, from, to, message, true)
+	err := r.send(ctx, e, message, true)
 	if r.scheme == "smtp" && errors.Is(err, errHandshake) {
 		// A report is to arrive although TLS is broken (RFC 8460, section 3).
-		err = r.send(ctx, from, to, message, false)
+		err = r.send(ctx, e, message, false)
 	}
 	if err != nil {
 		return r.refusal(ctx, err)
@@ -221,7 +221,7 @@ func (r *Relay) redact(s string) string {
 }
 
 // send makes one connection and hands over the message.
-func (r *Relay) send(ctx context.Context, from, to string, message []byte, useTLS bool) error {
+func (r *Relay) send(ctx context.Context, e Envelope, message []byte, useTLS bool) error {
 	raw, err := r.dialer.DialContext(ctx, "tcp", r.addr)
 	if err != nil {
 		return err
@@ -240,10 +240,10 @@ func (r *Relay) send(ctx context.Context, from, to string, message []byte, useTL
 	if err := r.authenticate(c); err != nil {
 		return err
 	}
-	if err := c.Mail(from, &smtp.MailOptions{Size: int64(len(message))}); err != nil {
+	if err := c.Mail(e.From, &smtp.MailOptions{Size: int64(len(message))}); err != nil {
 		return err
 	}
-	if err := c.Rcpt(to, nil); err != nil {
+	if err := c.Rcpt(e.To, nil); err != nil {
 		return rcptError{err}
 	}
 	return r.data(c, conn, message)

@@ -39,9 +39,19 @@ type Dialer interface {
 // Mailer takes a message for delivery. Its error is an [Error] where it knows
 // more than that it failed.
 type Mailer interface {
-	// Mail hands over one message with CRLF line ends; from and to are the
-	// envelope. After nil the message is somebody else's.
-	Mail(ctx context.Context, from, to string, message []byte) error
+	// Mail hands over one message with CRLF line ends. After nil the message is
+	// somebody else's.
+	Mail(ctx context.Context, e Envelope, message []byte) error
+}
+
+// Envelope is what goes with a message and not into it (RFC 5321, section 3.3).
+type Envelope struct {
+	From string // addr-spec, where bounces go
+	To   string // addr-spec
+
+	// ID is what a bounce names, the ENVID of RFC 3461, section 4.4: at most 100
+	// bytes of printable ASCII. "" asks for none.
+	ID string
 }
 
 // Submitter makes single attempts to deliver reports. The zero value looks up
@@ -175,7 +185,7 @@ func (s *Submitter) mail(ctx context.Context, p *Parcel, rua schema.RUA) error {
 	if err != nil {
 		return ours(rua, err)
 	}
-	if err := s.Mail.Mail(ctx, p.Envelope(), rua.Address(), msg); err != nil {
+	if err := s.Mail.Mail(ctx, Envelope{From: p.Envelope(), To: rua.Address()}, msg); err != nil {
 		return asError(rua, err)
 	}
 	return nil

@@ -121,10 +121,10 @@ type outbox struct {
 	messages [][]byte
 }
 
-func (o *outbox) Mail(_ context.Context, from, to string, message []byte) error {
+func (o *outbox) Mail(_ context.Context, e Envelope, message []byte) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.from, o.to, o.messages = append(o.from, from), append(o.to, to), append(o.messages, message)
+	o.from, o.to, o.messages = append(o.from, e.From), append(o.to, e.To), append(o.messages, message)
 	return o.err
 }
 
@@ -264,7 +264,7 @@ func TestSubmitRefusals(t *testing.T) {
 
 type panicking struct{}
 
-func (panicking) Mail(context.Context, string, string, []byte) error { panic("boom") }
+func (panicking) Mail(context.Context, Envelope, []byte) error { panic("boom") }
 
 func TestSubmitSurvivesMailer(t *testing.T) {
 	const rua = "mailto:tls@example.com"
