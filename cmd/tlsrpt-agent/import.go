@@ -184,7 +184,7 @@ func (i *importer) one(ctx context.Context, p *postfixlog.Past) error {
 	o := postfixlog.SourceOptions{
 		Name: name, Past: p, After: i.before, Counted: counted, Finder: i.finder, Cursor: cursor,
 		Native: len(i.config.Source.Libtlsrpt) > 0 && i.flags.report,
-		Log:    postfixlog.Options{Instance: i.flags.instance, Latest: p.Latest, Senders: i.ownSenders()},
+		Log:    postfixlog.Options{Instance: i.flags.instance, Latest: p.Latest, Senders: i.config.ownSenders()},
 	}
 	source, err := postfixlog.Open(o)
 	if err != nil {

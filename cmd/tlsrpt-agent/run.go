@@ -1,17 +1,15 @@
 package main
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
+	"os/signal"
 	"path/filepath"
+	"syscall"
 
-	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
-
-	"github.com/tlsrpt-agent/tlsrpt-agent/collector"
 )
 
 // runFlags are the settings that may be given on the command line.
@@ -27,7 +25,9 @@ func (a *app) runCommand() *cobra.Command {
 		Short: "Collect, count and submit: the daemon",
 		Long: `run listens for the TLS results of the mail server, counts them, and on the
 schedule sends each domain that asks for it its report. It ends cleanly on
-SIGTERM: what was received is stored, attempts under way are finished.
+SIGTERM: what was received is stored, attempts under way are finished. On SIGHUP
+it reads settings and keys again; if something is wrong with them, the old ones
+stay in force. Other sources, another store or another spread take a restart.
 
 Without a configuration file it collects and counts; nothing is sent until
 organization.contact is set.`,
@@ -35,7 +35,7 @@ organization.contact is set.`,
   tlsrpt-agent run -c /etc/tlsrpt-agent/config.toml
   tlsrpt-agent run --db /tmp/tlsrpt.db --socket /tmp/tlsrpt.sock --log-level debug`,
 		Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return a.daemon(cmd, f) },
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.runDaemon(cmd, f) },
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&f.socket, "socket", "", "listen on the datagram socket `PATH` instead of those of the configuration")
@@ -76,7 +76,7 @@ func (f *runFlags) logger(a *app) (*slog.Logger, error) {
 	return a.logger(level, f.logFormat), nil
 }
 
-func (a *app) daemon(cmd *cobra.Command, f runFlags) error {
+func (a *app) runDaemon(cmd *cobra.Command, f runFlags) error {
 	log, err := f.logger(a)
 	if err != nil {
 		return usage(cmd, err)
@@ -88,18 +88,21 @@ func (a *app) daemon(cmd *cobra.Command, f runFlags) error {
 	if err := f.apply(&c); err != nil {
 		return err
 	}
-	s, err := a.setUpWith(c, orNew, log, func(s *setup) ([]collector.Source, error) {
-		if err := c.makeRuntimeDir(); err != nil {
-			return nil, err
-		}
-		return s.sources(cmd.Context(), a.stdin, log)
-	})
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
+	d, err := a.newDaemon(cmd.Context(), c, log)
 	if err != nil {
 		return err
 	}
-	s.announce(log)
-	err = s.agent.Run(cmd.Context())
-	if err = errors.Join(err, s.close()); err == nil {
+	d.load = func() (config, error) {
+		c, err := a.load()
+		if err == nil {
+			err = f.apply(&c)
+		}
+		return c, err
+	}
+	if err = errors.Join(d.run(cmd.Context(), hangups), d.close()); err == nil {
 		log.Info("stopped")
 	}
 	return err
@@ -114,23 +117,4 @@ func (c *config) makeRuntimeDir() error {
 		}
 	}
 	return nil
-}
-
-// announce says what the daemon does, to the log and to systemd.
-func (s *setup) announce(log *slog.Logger) {
-	for _, source := range s.config.Source.Libtlsrpt {
-		log.Info("collecting", "socket", source.Socket, "store", s.config.Store.Path)
-	}
-	for _, source := range s.config.Source.PostfixLog {
-		log.Info("collecting", "log", cmp.Or(source.Path, "journal"), "store", s.config.Store.Path)
-	}
-	if s.submitter == nil {
-		log.Warn("nothing is sent until organization.contact is set")
-	} else {
-		log.Info("submitting", "schedule", s.config.Submit.Schedule, "contact", s.config.Organization.Contact)
-	}
-	// Without systemd there is no socket to notify, and that is no fault.
-	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
-		log.Warn("systemd was not notified", "error", err)
-	}
 }

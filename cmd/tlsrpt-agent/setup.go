@@ -12,7 +12,6 @@ import (
 
 	"github.com/tlsrpt-agent/tlsrpt-agent/agent"
 	"github.com/tlsrpt-agent/tlsrpt-agent/aggregator"
-	"github.com/tlsrpt-agent/tlsrpt-agent/collector"
 	"github.com/tlsrpt-agent/tlsrpt-agent/internal/policy"
 	"github.com/tlsrpt-agent/tlsrpt-agent/internal/resolve"
 	"github.com/tlsrpt-agent/tlsrpt-agent/schema"
@@ -53,19 +52,25 @@ type setup struct {
 	config    config
 	store     *aggregator.Store
 	submitter *submitter.Submitter // nil without organization.contact
-	agent     *agent.Agent
-	finders   []*policy.Finder // of the log sources
+	agent     *agent.Agent         // without sources
+	finders   []*policy.Finder     // of the log sources
 }
 
-// close ends what the setup began, but for the sources, which end with the agent.
+// close ends what the setup began, but for the sources, which end with the agent
+// that runs them.
 func (s *setup) close() error {
 	for _, f := range s.finders {
 		f.Close()
 	}
+	s.closeIdle()
+	return s.store.Close()
+}
+
+// closeIdle closes the connections of a submitter that is not used any more.
+func (s *setup) closeIdle() {
 	if s.submitter != nil {
 		s.submitter.Close()
 	}
-	return s.store.Close()
 }
 
 // setUp makes everything but the sources.
@@ -74,43 +79,49 @@ func (a *app) setUp(mode storeMode) (*setup, error) {
 	if err != nil {
 		return nil, err
 	}
-	return a.setUpWith(c, mode, nil, func(*setup) ([]collector.Source, error) { return nil, nil })
+	return c.setUp(mode, nil)
 }
 
-// setUpWith makes everything. The store is opened last but the sources: what it
+// setUp makes everything but the sources. The store is opened late: what it
 // waits for is the disk.
-func (a *app) setUpWith(c config, mode storeMode, log *slog.Logger, sources func(*setup) ([]collector.Source, error)) (*setup, error) {
+func (c config) setUp(mode storeMode, log *slog.Logger) (*setup, error) {
 	s := &setup{config: c}
-	var err error
-	if c.Organization.Contact != "" {
-		if s.submitter, err = c.submitter(); err != nil {
-			return nil, err
-		}
+	if err := s.makeSubmitter(); err != nil {
+		return nil, err
 	}
+	var err error
 	if s.store, err = open(c, mode, log); err != nil {
 		return nil, err
 	}
-	from, err := sources(s)
-	if err == nil {
-		s.agent, err = agent.New(agent.Options{
-			Store:        s.store,
-			Submitter:    s.submitter,
-			Sources:      from,
-			Organization: c.Organization.Name,
-			Contact:      c.Organization.Contact,
-			From:         c.Mail.From,
-			Schedule:     c.Submit.Schedule,
-			Grace:        orNone(c.Submit.Grace.Duration),
-			MaxAge:       c.Submit.MaxAge.Duration,
-			Keep:         c.Store.Keep.Duration,
-			PerHost:      c.Submit.PerHost,
-			Logger:       log,
-		})
-	}
-	if err != nil {
+	if err := s.makeAgent(log); err != nil {
 		return nil, errors.Join(err, s.close())
 	}
 	return s, nil
+}
+
+func (s *setup) makeSubmitter() (err error) {
+	if s.config.Organization.Contact != "" {
+		s.submitter, err = s.config.submitter()
+	}
+	return err
+}
+
+func (s *setup) makeAgent(log *slog.Logger) (err error) {
+	c := &s.config
+	s.agent, err = agent.New(agent.Options{
+		Store:        s.store,
+		Submitter:    s.submitter,
+		Organization: c.Organization.Name,
+		Contact:      c.Organization.Contact,
+		From:         c.Mail.From,
+		Schedule:     c.Submit.Schedule,
+		Grace:        orNone(c.Submit.Grace.Duration),
+		MaxAge:       c.Submit.MaxAge.Duration,
+		Keep:         c.Store.Keep.Duration,
+		PerHost:      c.Submit.PerHost,
+		Logger:       log,
+	})
+	return err
 }
 
 // orNone is d, or what stands for none where zero stands for the default.

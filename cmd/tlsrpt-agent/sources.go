@@ -19,16 +19,16 @@ import (
 )
 
 // sources makes the sources of the configuration.
-func (s *setup) sources(ctx context.Context, stdin io.Reader, log *slog.Logger) (sources []collector.Source, err error) {
-	for _, c := range s.config.Source.Libtlsrpt {
+func (d *daemon) sources(ctx context.Context, stdin io.Reader, log *slog.Logger) (sources []collector.Source, err error) {
+	for _, c := range d.config.Source.Libtlsrpt {
 		source, err := c.listen(log)
 		if err != nil {
 			return nil, fmt.Errorf("source.libtlsrpt: %w", err)
 		}
 		sources = append(sources, source)
 	}
-	for _, c := range s.config.Source.PostfixLog {
-		source, err := s.follow(ctx, c, stdin, log)
+	for _, c := range d.config.Source.PostfixLog {
+		source, err := d.follow(ctx, c, stdin, log)
 		if err != nil {
 			return nil, fmt.Errorf("source.postfix_log: %w", err)
 		}
@@ -38,17 +38,17 @@ func (s *setup) sources(ctx context.Context, stdin io.Reader, log *slog.Logger) 
 }
 
 // follow opens a Postfix log where it was left.
-func (s *setup) follow(ctx context.Context, c postfixLogConfig, stdin io.Reader, log *slog.Logger) (collector.Source, error) {
+func (d *daemon) follow(ctx context.Context, c postfixLogConfig, stdin io.Reader, log *slog.Logger) (collector.Source, error) {
 	name := c.name()
-	cursor, err := s.store.Cursor(ctx, name)
+	cursor, err := d.store.Cursor(ctx, name)
 	if err != nil {
 		return nil, err
 	}
-	finder, err := s.finder(ctx, c, log)
+	finder, err := d.finder(ctx, c, d.recordFetch, log)
 	if err != nil {
 		return nil, err
 	}
-	s.finders = append(s.finders, finder)
+	d.finders = append(d.finders, finder)
 	o := tail.Options{Path: c.Path, Journal: c.Journal, Follow: true}
 	if c.Path == "-" {
 		o = tail.Options{Reader: stdin}
@@ -56,9 +56,9 @@ func (s *setup) follow(ctx context.Context, c postfixLogConfig, stdin io.Reader,
 	return postfixlog.Open(postfixlog.SourceOptions{
 		Name:   name,
 		Tail:   o,
-		Log:    postfixlog.Options{Instance: c.Instance, ReportPlaintext: c.ReportPlaintext, Senders: s.ownSenders()},
+		Log:    postfixlog.Options{Instance: c.Instance, ReportPlaintext: c.ReportPlaintext, Senders: d.config.ownSenders()},
 		Finder: finder,
-		Native: len(s.config.Source.Libtlsrpt) > 0,
+		Native: len(d.config.Source.Libtlsrpt) > 0,
 		Cursor: cursor,
 		Logger: log,
 	})
@@ -70,15 +70,16 @@ func (c *postfixLogConfig) name() string {
 }
 
 // ownSenders is the envelope senders of report mail.
-func (s *setup) ownSenders() []string {
-	if from := cmp.Or(s.config.Mail.From, s.config.Organization.Contact); from != "" {
+func (c *config) ownSenders() []string {
+	if from := cmp.Or(c.Mail.From, c.Organization.Contact); from != "" {
 		return []string{from}
 	}
 	return nil
 }
 
-// finder makes what finds the policies of domains.
-func (s *setup) finder(ctx context.Context, c postfixLogConfig, log *slog.Logger) (*policy.Finder, error) {
+// finder makes what finds the policies of domains. report is told of policies
+// that could not be fetched.
+func (s *setup) finder(ctx context.Context, c postfixLogConfig, report func(schema.Session), log *slog.Logger) (*policy.Finder, error) {
 	resolver := s.config.resolver()
 	if c.DANE {
 		if err := policy.Probe(ctx, resolver, ""); err != nil {
@@ -87,7 +88,7 @@ func (s *setup) finder(ctx context.Context, c postfixLogConfig, log *slog.Logger
 	}
 	o := policy.Options{
 		Resolver: resolver, DANE: c.DANE, MTASTS: c.MTASTS,
-		AllowPrivate: s.config.Submit.AllowPrivate, Report: s.recordFetch, Logger: log,
+		AllowPrivate: s.config.Submit.AllowPrivate, Report: report, Logger: log,
 	}
 	if c.PolicyDaemon != "" {
 		m, err := policy.ParseSocketmap(c.PolicyDaemon)
@@ -101,9 +102,9 @@ func (s *setup) finder(ctx context.Context, c postfixLogConfig, log *slog.Logger
 
 // recordFetch counts the failure to fetch an MTA-STS policy. Finders look up
 // nothing before the agent runs.
-func (s *setup) recordFetch(session schema.Session) {
-	if s.agent != nil {
-		_ = s.agent.Record(session) // it is in canonical form
+func (d *daemon) recordFetch(session schema.Session) {
+	if d.collecting != nil {
+		_ = d.collecting.Record(session) // it is in canonical form
 	}
 }
 
