@@ -15,9 +15,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/emersion/go-sasl"
-	"github.com/emersion/go-smtp"
-
 	"github.com/tlsrpt-agent/tlsrpt-agent/schema"
 )
 
@@ -141,71 +138,85 @@ func (r *Relay) Mail(ctx context.Context, e Envelope, message []byte) error {
 		err = r.send(ctx, e, message, false)
 	}
 	if err != nil {
-		return r.refusal(ctx, err)
+		return r.fault(ctx, err)
 	}
 	return nil
 }
 
-// rcptError is a refusal of the recipient.
-type rcptError struct{ error }
+// send makes one connection and hands over the message.
+//
+// To keep the connection for the next message would save little: a message
+// without its signature costs a tenth of one with it, and a connection that the
+// relay closed meanwhile is found out only halfway through a message.
+func (r *Relay) send(ctx context.Context, e Envelope, message []byte, useTLS bool) error {
+	raw, err := r.dialer.DialContext(ctx, "tcp", r.addr)
+	if err != nil {
+		return err
+	}
+	conn := newSMTPConn(ctx, raw, r.timeout)
+	defer conn.Close()
+	s, err := r.open(ctx, conn, useTLS)
+	if err != nil {
+		return err
+	}
+	return s.send(e, message)
+}
 
-func (e rcptError) Unwrap() error { return e.error }
+// open is a session with the TLS that the scheme demands, and with the user that
+// only submission:// and smtps:// have: the password goes over verified TLS or
+// not at all. With smtp:// TLS is asked for on other hosts, and where it is
+// offered.
+func (r *Relay) open(ctx context.Context, conn *smtpConn, useTLS bool) (*session, error) {
+	verified := &tls.Config{ServerName: r.host, RootCAs: r.roots}
+	var wire net.Conn = conn
+	var err error
+	if r.scheme == "smtps" {
+		if wire, err = handshake(ctx, conn, verified); err != nil {
+			return nil, err
+		}
+	}
+	s, err := newSession(conn, wire, r.helo)
+	if err != nil {
+		return nil, err
+	}
+	switch offered := s.offers("STARTTLS"); {
+	case r.scheme == "submission" && !offered:
+		return nil, errors.New("it does not offer STARTTLS")
+	case r.scheme == "submission":
+		err = s.startTLS(ctx, verified)
+	case r.scheme == "smtp" && offered && useTLS && !isLoopback(conn.RemoteAddr()):
+		err = s.startTLS(ctx, opportunistic(r.host))
+	}
+	if err == nil && r.user != "" {
+		err = s.authenticate(r.user, r.password)
+	}
+	return s, err
+}
 
-// authError is a refusal of the user. What the relay says is left out: it may
-// repeat what it was sent.
-type authError struct{ error }
-
-func (e authError) Unwrap() error { return e.error }
-
-// refusal is err as an Error. It keeps the text of err alone, without what may
-// be secret in it.
-func (r *Relay) refusal(ctx context.Context, err error) *Error {
+// fault is err as an Error. It keeps the text of err alone, without what may be
+// secret in it.
+func (r *Relay) fault(ctx context.Context, err error) *Error {
 	e := &Error{Temporary: true, Ours: true}
-	reply, replied := errors.AsType[*smtp.SMTPError](err)
+	reply, replied := errors.AsType[*smtpRefusal](err)
 	_, atAuth := errors.AsType[authError](err)
-	_, atRCPT := errors.AsType[rcptError](err)
 	switch {
 	case ctx.Err() != nil:
 		e.Err = fmt.Errorf("relay %s: %w", r, context.Cause(ctx))
 	case replied && atAuth:
 		e.Err = fmt.Errorf("relay %s refused user and password", r)
-		e.Reply = replyCode(reply)
+		e.Reply = reply.codes()
 	case atAuth:
 		e.Err = fmt.Errorf("relay %s broke off the authentication", r)
 	case replied:
 		e.Err = fmt.Errorf("relay %s refused", r)
-		e.Reply = printable(r.redact(replyCode(reply)+" "+reply.Message), maxReply)
-		if atRCPT && noSuchRecipient(reply) {
+		e.Reply = printable(r.redact(reply.Error()), maxReply)
+		if reply.noSuchRecipient() {
 			e.Temporary, e.Ours = false, false
 		}
 	default:
 		e.Err = fmt.Errorf("relay %s: %s", r, printable(r.redact(err.Error()), maxReply))
 	}
 	return e
-}
-
-// replyCode is "550 5.1.1", or "550" where there is no enhanced code.
-func replyCode(reply *smtp.SMTPError) string {
-	code := fmt.Sprint(reply.Code)
-	if c := reply.EnhancedCode; c[0] > 0 {
-		code += fmt.Sprintf(" %d.%d.%d", c[0], c[1], c[2])
-	}
-	return code
-}
-
-// noSuchRecipient reports whether a refusal at RCPT is about the recipient's
-// address (RFC 3463, section 3.2). Of 5.1.x, servers say 5.1.0, 5.1.7 and 5.1.8
-// at RCPT about the sender, which is ours.
-func noSuchRecipient(reply *smtp.SMTPError) bool {
-	c := reply.EnhancedCode
-	if reply.Code < 500 || c[0] != 5 || c[1] != 1 {
-		return false
-	}
-	switch c[2] {
-	case 1, 2, 3, 4, 5, 6, 10:
-		return true
-	}
-	return false
 }
 
 // redact takes the password out of s, as it is and as it is sent.
@@ -218,92 +229,4 @@ func (r *Relay) redact(s string) string {
 		s = strings.ReplaceAll(s, base64.StdEncoding.EncodeToString([]byte(secret)), "***")
 	}
 	return strings.ReplaceAll(s, r.password, "***")
-}
-
-// send makes one connection and hands over the message.
-func (r *Relay) send(ctx context.Context, e Envelope, message []byte, useTLS bool) error {
-	raw, err := r.dialer.DialContext(ctx, "tcp", r.addr)
-	if err != nil {
-		return err
-	}
-	conn := newSMTPConn(ctx, raw, r.timeout)
-	defer conn.Close()
-	secured, err := r.secure(ctx, conn, useTLS)
-	if err != nil {
-		return err
-	}
-	c := smtp.NewClient(secured)
-	defer c.Close()
-	if err := c.Hello(r.helo); err != nil {
-		return err
-	}
-	if err := r.authenticate(c); err != nil {
-		return err
-	}
-	if err := c.Mail(e.From, &smtp.MailOptions{Size: int64(len(message))}); err != nil {
-		return err
-	}
-	if err := c.Rcpt(e.To, nil); err != nil {
-		return rcptError{err}
-	}
-	return r.data(c, conn, message)
-}
-
-func (r *Relay) data(c *smtp.Client, conn *smtpConn, message []byte) error {
-	w, err := c.Data()
-	if err != nil {
-		return err
-	}
-	if _, err := w.Write(message); err != nil {
-		return err
-	}
-	// To give up too early doubles the message: the relay may have it already.
-	conn.patience.Store(int64(AttemptTimeout))
-	if err := w.Close(); err != nil {
-		return err
-	}
-	conn.patience.Store(int64(quitTimeout))
-	c.Quit() // the message is theirs, whatever the answer
-	return nil
-}
-
-// secure is conn with the TLS that the scheme demands. With smtp:// it is asked
-// for on other hosts, and where it is offered.
-func (r *Relay) secure(ctx context.Context, conn *smtpConn, useTLS bool) (net.Conn, error) {
-	verified := &tls.Config{ServerName: r.host, RootCAs: r.roots}
-	switch {
-	case r.scheme == "smtps":
-		return handshake(ctx, conn, verified)
-	case r.scheme == "submission":
-		return startTLS(ctx, conn, r.helo, verified, true)
-	case useTLS && !isLoopback(conn.RemoteAddr()):
-		return startTLS(ctx, conn, r.helo, &tls.Config{ServerName: r.host, InsecureSkipVerify: true}, false)
-	}
-	return conn, nil
-}
-
-// authenticate gives the password, which only submission:// and smtps:// have,
-// and so only over verified TLS.
-func (r *Relay) authenticate(c *smtp.Client) error {
-	if r.user == "" {
-		return nil
-	}
-	_, offered := c.Extension("AUTH")
-	mechanisms := strings.Fields(strings.ToUpper(offered))
-	var client sasl.Client
-	for _, m := range mechanisms {
-		switch {
-		case m == sasl.Plain:
-			client = sasl.NewPlainClient("", r.user, r.password)
-		case m == sasl.Login && client == nil:
-			client = sasl.NewLoginClient(r.user, r.password)
-		}
-	}
-	if client == nil {
-		return fmt.Errorf("it offers neither AUTH PLAIN nor AUTH LOGIN, but %q", printable(offered, 80))
-	}
-	if err := c.Auth(client); err != nil {
-		return authError{err}
-	}
-	return nil
 }
