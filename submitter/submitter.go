@@ -31,6 +31,12 @@ type AddressResolver interface {
 	LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error)
 }
 
+// MXResolver looks up where the mail of a domain goes, as [net.Resolver] does.
+type MXResolver interface {
+	AddressResolver
+	LookupMX(ctx context.Context, domain string) ([]*net.MX, error)
+}
+
 // Dialer opens connections, as [net.Dialer] does.
 type Dialer interface {
 	DialContext(ctx context.Context, network, addr string) (net.Conn, error)
@@ -131,13 +137,20 @@ func (s *Submitter) lookupTXT(ctx context.Context, name string) ([]string, error
 		r = (*resolve.Resolver)(nil)
 	}
 	txts, err := r.LookupTXT(ctx, name)
-	if dnsErr, ok := errors.AsType[*net.DNSError](err); ok && dnsErr.IsNotFound || errors.Is(err, resolve.ErrNotFound) {
+	if isNotFound(err) {
 		return nil, schema.ErrNoRecord
 	}
 	if err != nil {
 		return nil, &Error{Temporary: true, Err: err}
 	}
 	return txts, nil
+}
+
+// isNotFound reports whether a look-up ended in the knowledge that there is
+// nothing.
+func isNotFound(err error) bool {
+	dnsErr, ok := errors.AsType[*net.DNSError](err)
+	return ok && dnsErr.IsNotFound || errors.Is(err, resolve.ErrNotFound)
 }
 
 // Submit makes one attempt to deliver p to rua. After nil the destination, or

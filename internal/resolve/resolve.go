@@ -193,6 +193,22 @@ func (r *Resolver) LookupTXT(ctx context.Context, name string) ([]string, error)
 	return a.Texts(), nil
 }
 
+// LookupMX is the MX records of domain, in the order of the answer. The host of a
+// null MX (RFC 7505) is ".". The error is [ErrNotFound], or temporary.
+func (r *Resolver) LookupMX(ctx context.Context, domain string) ([]*net.MX, error) {
+	a, err := r.Lookup(ctx, domain, dns.TypeMX)
+	if err != nil {
+		return nil, err
+	}
+	var mxs []*net.MX
+	for _, rr := range a.Records {
+		if mx, ok := rr.(*dns.MX); ok {
+			mxs = append(mxs, &net.MX{Host: mx.Mx, Pref: mx.Preference})
+		}
+	}
+	return mxs, nil
+}
+
 // unescape is the bytes of a TXT record, which the dns package holds in the
 // form of a zone file: `\"`, `\\`, `\127`.
 func unescape(s string) string {
