@@ -69,7 +69,7 @@ func benchAgent(b *testing.B, keys []*submitter.Key, mail bool) (*Agent, func())
 	store, err := aggregator.Open(filepath.Join(b.TempDir(), "tlsrpt.db"), aggregator.Options{})
 	benchCheck(b, err)
 	resolver := &resolve.Resolver{Servers: []string{world.Zone.Addr()}, Parallel: 32}
-	s := &submitter.Submitter{Resolver: resolver, Addresses: resolver, Keys: keys, AllowPrivate: true, RootCAs: world.HTTPS.CAPool()}
+	s := &submitter.Submitter{Resolver: resolver, Addresses: resolver, Keys: keys, AllowPrivate: true, Ports: []uint16{world.HTTPS.Port()}, RootCAs: world.HTTPS.CAPool()}
 	if mail {
 		s.Mail, err = submitter.ParseRelay("smtp://"+world.SMTP.Addr(), "", submitter.RelayOptions{HELO: "out.example.com"})
 		benchCheck(b, err)

@@ -85,6 +85,9 @@ func NewDirect(o DirectOptions) (*Direct, error) {
 	return d, nil
 }
 
+// HELO is the name that d says in EHLO.
+func (d *Direct) HELO() string { return d.helo }
+
 // Mail makes one attempt to deliver a message. The error is an [*Error],
 // permanent if an MX host says so (5yz), if there is none, or none at a public
 // address. It is never [Error.Ours]: a stranger must not stop the mail to all

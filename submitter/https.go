@@ -2,12 +2,15 @@ package submitter
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -62,6 +65,9 @@ func (s *Submitter) dialer() Dialer {
 
 // post uploads a report (RFC 8460, section 5.4).
 func (s *Submitter) post(ctx context.Context, p *Parcel, rua schema.RUA) error {
+	if err := s.checkPort(rua); err != nil {
+		return &Error{RUA: rua, Err: err}
+	}
 	ctx, cancel := context.WithTimeout(ctx, httpsTimeout)
 	defer cancel()
 	s.once.Do(s.newClients)
@@ -77,6 +83,26 @@ func (s *Submitter) post(ctx context.Context, p *Parcel, rua schema.RUA) error {
 	}
 	defer resp.Body.Close()
 	return classify(rua, resp, readReply(resp.Body, cancel))
+}
+
+// checkPort refuses a destination at a port that is not in s.Ports.
+func (s *Submitter) checkPort(rua schema.RUA) error {
+	u, err := url.Parse(string(rua))
+	if err != nil {
+		return err
+	}
+	port, err := strconv.ParseUint(cmp.Or(u.Port(), "443"), 10, 16)
+	if err != nil {
+		return err
+	}
+	allowed := s.Ports
+	if allowed == nil {
+		allowed = []uint16{443}
+	}
+	if !slices.Contains(allowed, uint16(port)) {
+		return fmt.Errorf("port %d is not allowed, only %s", port, strings.Trim(fmt.Sprint(allowed), "[]"))
+	}
+	return nil
 }
 
 func (s *Submitter) upload(ctx context.Context, client *http.Client, p *Parcel, rua schema.RUA) (*http.Response, error) {

@@ -31,6 +31,8 @@ func (loopback) LookupNetIP(context.Context, string, string) ([]netip.Addr, erro
 	return []netip.Addr{netip.MustParseAddr("127.0.0.1")}, nil
 }
 
+func portOf(l net.Listener) uint16 { return l.Addr().(*net.TCPAddr).AddrPort().Port() }
+
 // sink starts an HTTPS server for tls.example.com and a Submitter that knows it.
 func sink(t *testing.T, handler http.HandlerFunc) (*Submitter, schema.RUA) {
 	t.Helper()
@@ -39,16 +41,17 @@ func sink(t *testing.T, handler http.HandlerFunc) (*Submitter, schema.RUA) {
 	srv.Config.ErrorLog = log.New(io.Discard, "", 0) // handshakes fail on purpose
 	srv.StartTLS()
 	t.Cleanup(srv.Close)
-	_, port, _ := net.SplitHostPort(srv.Listener.Addr().String())
+	port := portOf(srv.Listener)
 	s := &Submitter{
 		Addresses:    loopback{},
 		AllowPrivate: true,
+		Ports:        []uint16{port},
 		RootCAs:      srv.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs,
 		Version:      "1.2.3",
 		Timeout:      10 * time.Second,
 	}
 	t.Cleanup(s.Close)
-	rua, err := schema.ParseRUA("https://tls.example.com:" + port + "/v1/tls%2Frpt?key=a%20b")
+	rua, err := schema.ParseRUA(fmt.Sprintf("https://tls.example.com:%d/v1/tls%%2Frpt?key=a%%20b", port))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -320,7 +323,7 @@ func TestConnectionReset(t *testing.T) {
 			c.Close()
 		}
 	}()
-	s := &Submitter{AllowPrivate: true}
+	s := &Submitter{AllowPrivate: true, Ports: []uint16{portOf(l)}}
 	defer s.Close()
 	rua := schema.RUA("https://" + l.Addr().String() + "/")
 	if err := s.Submit(t.Context(), parcel(t), rua); !IsTemporary(err) {
@@ -371,7 +374,7 @@ func BenchmarkUpload(b *testing.B) {
 		b.Run(string(algorithm), func(b *testing.B) {
 			srv := httptest.NewTLSServer(answer(200, "", ""))
 			defer srv.Close()
-			s := &Submitter{AllowPrivate: true, RetryInsecure: true, Keys: []*Key{newTestKey(b, algorithm)}}
+			s := &Submitter{AllowPrivate: true, RetryInsecure: true, Ports: []uint16{portOf(srv.Listener)}, Keys: []*Key{newTestKey(b, algorithm)}}
 			s.RootCAs = srv.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs
 			defer s.Close()
 			p, rua := parcel(b), schema.RUA(srv.URL+"/")

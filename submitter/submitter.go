@@ -91,6 +91,10 @@ type Submitter struct {
 	// AllowPrivate lets the nil Dialer connect to private addresses. For tests.
 	AllowPrivate bool
 
+	// Ports are those that an https destination may name; nil means 443 alone. A
+	// domain that chose the port could have us knock at any service of anybody.
+	Ports []uint16
+
 	// RootCAs verify https destinations; nil means those of the system.
 	RootCAs *x509.CertPool
 

@@ -27,7 +27,7 @@ func (c *config) checkIdentity(ctx context.Context) []finding {
 		return []finding{contact, skipped("dkim", "without organization.contact there is no domain to sign for")}
 	}
 	domain := schema.AddressDomain(c.Organization.Contact)
-	found := []finding{contact, checkFrom(c.Mail.From, domain), c.checkRelay(), c.checkSigned(domain)}
+	found := []finding{contact, checkFrom(c.Mail.From, domain), c.checkVia(), c.checkSigned(domain)}
 	for _, k := range c.DKIM.settings() {
 		key, f := k.check(domain)
 		if found = append(found, f); key != nil {
@@ -63,15 +63,33 @@ func checkFrom(from, domain string) finding {
 	return fine(check, "%s", from)
 }
 
-func (c *config) checkRelay() finding {
+// checkVia looks at how report mail leaves. Nothing is sent and nobody contacted.
+func (c *config) checkVia() finding {
 	const check = "mail.via"
 	if c.Mail.Via == "" {
 		return fine(check, "it is empty: reports go by HTTPS only")
 	}
-	if _, err := c.Mail.relay(); err != nil {
+	m, err := c.mailer()
+	if err != nil {
 		return wrong(check, "[mail]\nvia = \"smtp://localhost:25\"", "%v", err)
 	}
+	switch m := m.(type) {
+	case *submitter.Sendmail:
+		return fine(check, "%s is there, and may be run", m)
+	case *submitter.Direct:
+		return c.checkDirect(m.HELO())
+	}
 	return fine(check, "%s", c.Mail.Via)
+}
+
+// checkDirect looks at the name that MX hosts will see.
+func (c *config) checkDirect(helo string) finding {
+	const check = "mail.via"
+	if !strings.Contains(helo, ".") {
+		return wrong(check, "[mail]\nhelo = \"mail.example.com\"   # a name with an address, to which that address leads back",
+			"many MX hosts refuse the EHLO name %q: it is not fully qualified", helo)
+	}
+	return fine(check, "mx: this host must reach port 25 of all the world, which check does not try, and says EHLO %s", helo)
 }
 
 // checkSigned says which reports would go out without a signature.

@@ -96,7 +96,7 @@ func TestCheckIdentity(t *testing.T) {
 	expect(t, checkFrom("", "example.com"), statusOK, "", "")
 	expect(t, checkFrom("noreply@EXAMPLE.com", "example.com"), statusOK, "", "")
 	expect(t, checkFrom("tls@mail.example.com", "example.com"), statusProblem, "not an address in example.com", "tls-reports@example.com")
-	relay := func(m mailConfig) finding { return (&config{Mail: m}).checkRelay() }
+	relay := func(m mailConfig) finding { return (&config{Mail: m}).checkVia() }
 	expect(t, relay(mailConfig{}), statusOK, "HTTPS only", "")
 	expect(t, relay(mailConfig{Via: "smtp://localhost:25"}), statusOK, "smtp://localhost:25", "")
 	expect(t, relay(mailConfig{Via: "imap://localhost"}), statusProblem, "smtps://", "smtp://")

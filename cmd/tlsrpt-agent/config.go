@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -76,14 +77,14 @@ type submitConfig struct {
 	Spread       duration `toml:"spread" doc:"Each domain gets one random moment within this time after the run; its record is looked up and its report sent then."`
 	MaxAge       duration `toml:"max_age" doc:"Days that ended longer ago are not sent any more."`
 	PerHost      int      `toml:"per_host" doc:"How many deliveries go to one destination host at the same time."`
-	AllowPrivate bool     `toml:"allow_private" doc:"For tests only: https destinations may have private and loopback addresses."`
+	AllowPrivate bool     `toml:"allow_private" doc:"For tests only: https destinations, MX hosts of via = \"mx\" and MTA-STS hosts may have private and loopback addresses."`
 }
 
 type mailConfig struct {
 	From         string `toml:"from" doc:"The sender of report mail, in the domain of organization.contact. Empty: organization.contact."`
-	Via          string `toml:"via" doc:"The relay: smtp://host:25 (no authentication; no STARTTLS on loopback), submission://user@host:587 or smtps://user@host:465 (verified TLS). Empty: no report is mailed."`
+	Via          string `toml:"via" doc:"How report mail leaves. A relay: smtp://host:25 (no authentication; no STARTTLS on loopback), submission://user@host:587 or smtps://user@host:465 (verified TLS). \"sendmail\" or \"sendmail:/path\": the command of this host. \"mx\": straight to the MX hosts of each domain, with TLS where it works and without where not. Empty: no report is mailed."`
 	PasswordFile string `toml:"password_file" doc:"The file with the password of the user in via."`
-	Helo         string `toml:"helo" doc:"The EHLO name. Empty: the host's name."`
+	Helo         string `toml:"helo" doc:"The EHLO name, for relays and \"mx\". Empty: the host's name."`
 }
 
 type dkimConfig struct {
@@ -95,8 +96,9 @@ type dkimConfig struct {
 }
 
 type httpsConfig struct {
-	OnCertificateError string `toml:"on_certificate_error" doc:"\"fail\", or \"retry-insecure\", which RFC 8460 (section 3) allows."`
-	CAFile             string `toml:"ca_file" doc:"Certificates in PEM that are trusted instead of the system's."`
+	OnCertificateError string   `toml:"on_certificate_error" doc:"\"fail\", or \"retry-insecure\", which RFC 8460 (section 3) allows."`
+	CAFile             string   `toml:"ca_file" doc:"Certificates in PEM that are trusted instead of the system's."`
+	Ports              []uint16 `toml:"ports" doc:"The ports that an https destination may name. One that names another gets no report."`
 }
 
 // defaults is the configuration without a file.
@@ -115,6 +117,7 @@ func defaults() config {
 	c.Mail.Via = "smtp://localhost:25"
 	c.DKIM.Selector = "tlsrpt"
 	c.HTTPS.OnCertificateError = "fail"
+	c.HTTPS.Ports = []uint16{443}
 	return c
 }
 
@@ -254,6 +257,9 @@ func (c *config) check() error {
 	}
 	if s := c.HTTPS.OnCertificateError; s != "fail" && s != "retry-insecure" {
 		return fmt.Errorf("https.on_certificate_error: %q is neither \"fail\" nor \"retry-insecure\"", s)
+	}
+	if len(c.HTTPS.Ports) == 0 || slices.Contains(c.HTTPS.Ports, 0) {
+		return fmt.Errorf("https.ports: want at least one port, and none that is 0")
 	}
 	for _, s := range c.Source.PostfixLog {
 		if (s.Path == "") != s.Journal {

@@ -103,7 +103,7 @@ func (d *demo) setUp() error {
 	}
 	d.submitter = &submitter.Submitter{
 		Resolver: resolver, Addresses: resolver, Keys: []*submitter.Key{key}, Mail: relay,
-		AllowPrivate: true, RootCAs: d.world.HTTPS.CAPool(), Version: version,
+		AllowPrivate: true, Ports: []uint16{d.world.HTTPS.Port()}, RootCAs: d.world.HTTPS.CAPool(), Version: version,
 	}
 	if d.source, err = libtlsrpt.Listen(libtlsrpt.Options{Path: d.socket(), Logger: d.log}); err != nil {
 		return err

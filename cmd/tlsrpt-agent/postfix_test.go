@@ -269,7 +269,8 @@ via = "smtp://%s"
 key = %q
 [https]
 ca_file = %q
-`, filepath.Join(dir, "tlsrpt.db"), socket, lab.SubmitAddr, write("dkim.pem", text), write("ca.pem", https.CAPEM())))
+ports = [%d]
+`, filepath.Join(dir, "tlsrpt.db"), socket, lab.SubmitAddr, write("dkim.pem", text), write("ca.pem", https.CAPEM()), https.Port()))
 }
 
 // startDaemon starts "run" and returns when it listens. The function that it

@@ -116,8 +116,9 @@ helo = "out.example.com"
 key = %q
 [https]
 ca_file = %q
+ports = [1, 443, %d]
 `, filepath.Join(dir, "tlsrpt.db"), filepath.Join(dir, "tlsrpt.sock"), w.Zone.Addr(), w.SMTP.Addr(),
-		filepath.Join(dir, "dkim.pem"), write("ca.pem", w.HTTPS.CAPEM())))
+		filepath.Join(dir, "dkim.pem"), write("ca.pem", w.HTTPS.CAPEM()), w.HTTPS.Port()))
 	ts.Setenv("HTTPS", w.URL(""))
 	store, err := aggregator.Open(filepath.Join(dir, "tlsrpt.db"), aggregator.Options{})
 	scriptError(ts, err)

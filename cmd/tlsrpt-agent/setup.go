@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/tlsrpt-agent/tlsrpt-agent/agent"
@@ -148,6 +149,7 @@ func (c *config) submitter() (*submitter.Submitter, error) {
 		Addresses:     c.resolver(), // with slots of its own: hosts of strangers hold up no look-up of a record
 		ExternalDKIM:  c.DKIM.External,
 		AllowPrivate:  c.Submit.AllowPrivate,
+		Ports:         c.HTTPS.Ports,
 		RetryInsecure: c.HTTPS.OnCertificateError == "retry-insecure",
 		Version:       version,
 	}
@@ -166,7 +168,7 @@ func (c *config) submitter() (*submitter.Submitter, error) {
 			`"tlsrpt-agent keygen" makes a key for dkim.key`,
 			"dkim.external = true says that the relay signs; mail.via = \"\" mails no reports")
 	}
-	if s.Mail, err = c.Mail.relay(); err != nil {
+	if s.Mail, err = c.mailer(); err != nil {
 		return nil, fmt.Errorf("mail.via: %w", err)
 	}
 	return s, nil
@@ -212,7 +214,33 @@ func (c *httpsConfig) rootCAs() (*x509.CertPool, error) {
 	return pool, nil
 }
 
-// relay makes the mailer of the configuration.
+// mailer makes what takes report mail.
+func (c *config) mailer() (submitter.Mailer, error) {
+	path, sendmail := c.Mail.sendmail()
+	switch {
+	case c.Mail.Via != viaMX && !sendmail:
+		return c.Mail.relay()
+	case c.Mail.PasswordFile != "":
+		return nil, errors.New("mail.password_file goes with a user in submission:// or smtps://")
+	case sendmail:
+		return submitter.NewSendmail(path)
+	}
+	return submitter.NewDirect(submitter.DirectOptions{
+		HELO: c.Mail.Helo, Resolver: c.resolver(), AllowPrivate: c.Submit.AllowPrivate,
+	})
+}
+
+// viaMX is the value of mail.via that means MX hosts.
+const viaMX = "mx"
+
+// sendmail reports whether mail.via names a sendmail command, and which; "" means
+// the usual one.
+func (c *mailConfig) sendmail() (path string, ok bool) {
+	name, path, named := strings.Cut(c.Via, ":")
+	return path, name == "sendmail" && named == (path != "")
+}
+
+// relay makes the relay of the configuration.
 func (c *mailConfig) relay() (submitter.Mailer, error) {
 	var password string
 	if c.PasswordFile != "" {

@@ -10,6 +10,7 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -92,6 +93,9 @@ func (h *HTTPS) URL(host, path string) string {
 	_, port, _ := net.SplitHostPort(h.addr)
 	return "https://" + net.JoinHostPort(host, port) + path
 }
+
+// Port is the one that the server listens at.
+func (h *HTTPS) Port() uint16 { return netip.MustParseAddrPort(h.addr).Port() }
 
 // CAPool is what a client has to trust.
 func (h *HTTPS) CAPool() *x509.CertPool { return h.ca.Pool() }
