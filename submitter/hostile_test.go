@@ -65,7 +65,15 @@ func play(c net.Conn, script []line) {
 			return
 		}
 	}
-	io.Copy(io.Discard, r) // until the client has gone
+	for {
+		switch got, err := r.ReadString('\n'); {
+		case err != nil:
+			return // the client has gone
+		case strings.HasPrefix(got, "QUIT"):
+			io.WriteString(c, "221 bye\r\n")
+			return
+		}
+	}
 }
 
 // stall reads and never answers.
@@ -97,6 +105,27 @@ func babble(c net.Conn) {
 	for {
 		if _, err := io.WriteString(c, strings.Repeat("250-and so on\r\n", 1000)); err != nil {
 			return
+		}
+	}
+}
+
+// drip sends one byte after the other, and never a line.
+func drip(c net.Conn) {
+	for {
+		if _, err := io.WriteString(c, "2"); err != nil {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// tlsThen says go to STARTTLS, and does then once TLS is up.
+func tlsThen(cert tls.Certificate, then func(net.Conn)) func(net.Conn) {
+	return func(c net.Conn) {
+		io.WriteString(c, "220 go\r\n")
+		secured := tls.Server(c, &tls.Config{Certificates: []tls.Certificate{cert}})
+		if secured.Handshake() == nil {
+			then(secured)
 		}
 	}
 }

@@ -82,7 +82,7 @@ func defaultText(v reflect.Value) string {
 	case reflect.String:
 		return fmt.Sprintf("`%q`", v.String())
 	case reflect.Slice:
-		return "`[]`"
+		return fmt.Sprintf("`%s`", strings.ReplaceAll(fmt.Sprint(v.Interface()), " ", ", "))
 	}
 	return fmt.Sprintf("`%v`", v.Interface())
 }
