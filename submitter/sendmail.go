@@ -139,6 +139,7 @@ func exitError(code int) error {
 	name, ok := map[int]string{
 		64: "EX_USAGE: it does not know the options",
 		65: "EX_DATAERR: malformed message",
+		66: "EX_NOINPUT: an input is missing",
 		67: "EX_NOUSER: no such recipient",
 		68: "EX_NOHOST: no such host",
 		69: "EX_UNAVAILABLE: not available, or refused",

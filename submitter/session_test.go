@@ -1,0 +1,169 @@
+package submitter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/textproto"
+	"os"
+	"strings"
+	"testing"
+	"time"
+)
+
+// What goes with MAIL and RCPT, by what the server offers and the message needs.
+func TestParameters(t *testing.T) {
+	const to = "bob@example.com"
+	plain, eight := "Subject: x\r\n\r\nx\r\n", "Subject: x\r\n\r\n\xc3\xbc\r\n"
+	for _, c := range []struct {
+		offers     string
+		e          Envelope
+		message    string
+		mail, rcpt string // after the address
+	}{
+		{"", Envelope{ID: "d1"}, plain, "", ""},
+		{"SIZE", Envelope{}, plain, " SIZE=17", ""},
+		{"size 0", Envelope{}, plain, " SIZE=17", ""},
+		{"SIZE 17", Envelope{}, plain, " SIZE=17", ""},
+		{"SIZE much", Envelope{}, plain, " SIZE=17", ""},
+		{"8BITMIME", Envelope{}, plain, "", ""}, // only where needed
+		{"8BITMIME", Envelope{}, eight, " BODY=8BITMIME", ""},
+		{"DSN", Envelope{}, plain, "", ""}, // only where asked for
+		{"DSN", Envelope{ID: "d1.a+b=c d"}, plain, " RET=HDRS ENVID=d1.a+2Bb+3Dc+20d", " NOTIFY=FAILURE"},
+		{"SMTPUTF8", Envelope{}, plain, "", ""},
+		{"SMTPUTF8", Envelope{To: "j\u00fcrgen@example.com"}, plain, " SMTPUTF8", ""},
+		{"DSN,SIZE 1000,8BITMIME,SMTPUTF8", Envelope{To: "j\u00fcrgen@example.com", ID: "x"}, eight, " SIZE=18 BODY=8BITMIME SMTPUTF8 RET=HDRS ENVID=x", " NOTIFY=FAILURE"},
+	} {
+		e := Envelope{From: from, To: to, ID: c.e.ID}
+		if c.e.To != "" {
+			e.To = c.e.To
+		}
+		offers := "250-hi\r\n250-" + strings.ReplaceAll(c.offers, ",", "\r\n250-") + "\r\n250 HELP"
+		addr := scripted(t, line{answer: "220 hi"}, line{expect: "EHLO", answer: offers},
+			line{expect: "MAIL FROM:<" + from + ">" + c.mail + "\r\n", answer: "250 ok"},
+			line{expect: "RCPT TO:<" + e.To + ">" + c.rcpt + "\r\n", answer: "251 it will be forwarded"},
+			line{expect: "DATA", answer: "354 go"}, line{expect: ".\r\n", answer: "250 taken"})
+		r := relayAt(t, "smtp://"+addr, "", RelayOptions{Timeout: 2 * time.Second})
+		if err := r.Mail(t.Context(), e, []byte(c.message)); err != nil {
+			t.Errorf("%+v: %v", c, err)
+		}
+	}
+}
+
+// What a server cannot take is found out before anything is sent: for good at an
+// MX host, and as a fault of ours at a relay.
+func TestUnfit(t *testing.T) {
+	for _, c := range []struct{ offers, to, message, text string }{
+		{"SIZE 9", mailbox, "0123456789\r\n", "5.3.4"},
+		{"SIZE", mailbox, "\xfc\r\n", "5.6.3"},
+		{"SIZE", "j\u00fcrgen@example.com", "x\r\n", "5.6.7"},
+		{"SIZE", mailbox + ">\r\nRCPT TO:<x@example.com", "x\r\n", "line break"},
+	} {
+		script := []line{{answer: "220 hi"}, {"EHLO", "250-hi\r\n250 " + c.offers, nil}, {"MAIL", "250 ok", nil}}
+		r := relayAt(t, "smtp://"+scripted(t, script...), "", RelayOptions{Timeout: time.Second})
+		err := r.Mail(t.Context(), Envelope{From: from, To: c.to}, []byte(c.message))
+		if e, ok := errors.AsType[*Error](err); !ok || !e.Ours || !e.Temporary || !strings.Contains(e.Error(), c.text) {
+			t.Errorf("relay: %#v, want a fault of ours with %q", err, c.text)
+		}
+		w := newWorld(t)
+		w.host("example.com", scripted(t, script...), "192.0.2.1")
+		err = w.direct(t).Mail(t.Context(), Envelope{From: from, To: c.to}, []byte(c.message))
+		if c.text == "line break" {
+			continue // no such domain
+		}
+		if e, ok := errors.AsType[*Error](err); !ok || e.Ours || e.Temporary || !strings.Contains(e.Error(), c.text) {
+			t.Errorf("mx: %#v, want to give up with %q", err, c.text)
+		}
+	}
+}
+
+func TestReplyTo(t *testing.T) {
+	for text, want := range map[string]string{
+		"5.1.1 no such user":        "550 5.1.1/no such user",
+		"5.1.1 no\n5.1.1 such user": "550 5.1.1/no\nsuch user",
+		"5.1.1":                     "550 5.1.1/",
+		"no such user":              "550/no such user",
+		"1.2.3 x":                   "550/1.2.3 x",
+		"5.1 x":                     "550/5.1 x",
+		"5.x.1 x":                   "550/5.x.1 x",
+		"5.1.1000 x":                "550/5.1.1000 x",
+		"5.1.-1 x":                  "550/5.1.-1 x",
+		"":                          "550/",
+	} {
+		err := replyTo("RCPT", textprotoError(550, text))
+		r, ok := errors.AsType[*smtpRefusal](err)
+		if !ok || r.codes()+"/"+r.text != want {
+			t.Errorf("%q: %#v, want %q", text, err, want)
+		}
+	}
+	if err := replyTo("RCPT", os.ErrClosed); err != os.ErrClosed {
+		t.Errorf("%v", err)
+	}
+}
+
+// An AUTH exchange that never ends.
+func TestEndlessChallenges(t *testing.T) {
+	steps := []line{{answer: "220 hi"}, {"EHLO", "250-hi\r\n250 AUTH LOGIN", nil}}
+	for range 20 {
+		steps = append(steps, line{expect: "", answer: "334 " + "VXNlcm5hbWU6"})
+	}
+	conn := dialScripted(t, steps...)
+	s, err := newSession(conn, conn, "client.example.net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.authenticate("agent", password); err == nil {
+		t.Error("it ends well")
+	}
+}
+
+// dialScripted is a connection to a server that says what it is told to.
+func dialScripted(t *testing.T, script ...line) *smtpConn {
+	t.Helper()
+	raw, err := elsewhere{scripted(t, script...)}.DialContext(t.Context(), "tcp", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn := newSMTPConn(context.Background(), raw, time.Second)
+	t.Cleanup(func() { conn.Close() })
+	return conn
+}
+
+// FuzzSession lets a stranger say whatever it likes.
+func FuzzSession(f *testing.F) {
+	f.Add("220 hi\r\n250-hi\r\n250-SIZE 5\r\n250 DSN\r\n250 ok\r\n250 ok\r\n354 go\r\n250 taken\r\n221 bye\r\n")
+	f.Add("220 hi\r\n500 what\r\n250 ok\r\n550 5.1.1 no\r\n")
+	f.Add("421 4.3.2 closing\r\n")
+	f.Add("220-\r\n220 \r\n250-\r\n250-SIZE \r\n250 AUTH\r\n")
+	f.Add("\x00\xff\r\n")
+	f.Fuzz(func(t *testing.T, said string) {
+		conn := newSMTPConn(context.Background(), &deaf{said: strings.NewReader(said)}, time.Second)
+		defer conn.Close()
+		s, err := newSession(conn, conn, "client.example.net")
+		if err == nil {
+			err = s.send(Envelope{From: from, To: mailbox, ID: "x"}, []byte("x\r\n"))
+		}
+		e := directError(t.Context(), []error{mxError{"mx", err}})
+		if r, ok := errors.AsType[*smtpRefusal](err); ok && e.Temporary == (r.code >= 500 && r.code < 600) {
+			t.Errorf("%v: temporary: %t", r, e.Temporary)
+		}
+		if text := fmt.Sprint(e); err != nil && (len(text) > maxErrorText || text != printable(text, maxErrorText)) {
+			t.Errorf("%q", text)
+		}
+	})
+}
+
+func textprotoError(code int, msg string) error { return &textproto.Error{Code: code, Msg: msg} }
+
+// deaf is a connection whose other end says one thing, and listens to nothing.
+type deaf struct {
+	net.Conn
+	said *strings.Reader
+}
+
+func (d *deaf) Read(p []byte) (int, error)     { return d.said.Read(p) }
+func (*deaf) Write(p []byte) (int, error)      { return len(p), nil }
+func (*deaf) Close() error                     { return nil }
+func (*deaf) SetReadDeadline(time.Time) error  { return nil }
+func (*deaf) SetWriteDeadline(time.Time) error { return nil }
