@@ -144,27 +144,51 @@ func accepting(last line) []line {
 	return nil
 }
 
-// Whatever the relay does at whatever step, the attempt ends, soon, as a fault
-// of ours.
-func TestHostileRelays(t *testing.T) {
-	release := make(chan struct{})
-	defer close(release) // before the servers are waited for
-	for name, then := range map[string]func(net.Conn){
-		"stall": stall, "freeze": freeze(release), "reset": reset, "flood": flood, "babble": babble,
-	} {
-		for _, step := range []string{"", "EHLO", "MAIL", "RCPT", "DATA", ".\r\n"} {
-			addr := scripted(t, accepting(line{expect: step, then: then})...)
-			r := relayAt(t, "smtp://"+addr, "", RelayOptions{Timeout: 100 * time.Millisecond})
-			began := time.Now()
-			s := &Submitter{Mail: r, ExternalDKIM: true, Timeout: 2 * time.Second}
-			err := s.Submit(t.Context(), parcel(t), "mailto:"+mailbox)
-			e, ok := errors.AsType[*Error](err)
-			if !ok || !e.Temporary || !e.Ours || len(e.Error()) > 2*maxReply {
-				t.Errorf("%s at %q: %v, want a fault of ours", name, step, err)
+// Whatever a server does at whatever step, the attempt ends, soon, and for now:
+// as a fault of ours at a relay, and not at an MX host.
+func TestHostileServers(t *testing.T) {
+	before := memory()
+	t.Run("all", func(t *testing.T) {
+		for name, then := range map[string]func(net.Conn){
+			"stall": stall, "freeze": nil, "reset": reset, "flood": flood, "babble": babble, "drip": drip,
+		} {
+			for _, step := range []string{"", "EHLO", "MAIL", "RCPT", "DATA", ".\r\n"} {
+				then := then
+				t.Run(name+" at "+step, func(t *testing.T) {
+					t.Parallel()
+					release := make(chan struct{})
+					defer close(release) // before the server is waited for
+					if then == nil {
+						then = freeze(release)
+					}
+					attempts(t, accepting(line{expect: step, then: then}))
+				})
 			}
-			if d := time.Since(began); d > 10*time.Second {
-				t.Errorf("%s at %q took %s", name, step, d)
-			}
+		}
+	})
+	if after := memory(); after > before+64<<20 {
+		t.Errorf("%d MiB stay in use", (after-before)>>20)
+	}
+}
+
+// attempts makes one at a server that plays script, as an MX host and as a
+// relay. Both have to fail.
+func attempts(t *testing.T, script []line) {
+	addr, w := scripted(t, script...), newWorld(t)
+	w.host(domain, addr, "192.0.2.1")
+	d := w.direct(t)
+	d.timeout = 100 * time.Millisecond
+	for _, m := range []Mailer{d, relayAt(t, "smtp://"+addr, "", RelayOptions{Timeout: 100 * time.Millisecond})} {
+		began := time.Now()
+		s := &Submitter{Mail: m, ExternalDKIM: true, Timeout: time.Second}
+		err := s.Submit(t.Context(), parcel(t), "mailto:"+mailbox)
+		e, ok := errors.AsType[*Error](err)
+		_, relayed := m.(*Relay)
+		if !ok || !e.Temporary || e.Ours != relayed || len(e.Error()) > 2*maxReply {
+			t.Errorf("%T: %#v", m, err)
+		}
+		if d := time.Since(began); d > 10*time.Second {
+			t.Errorf("%T took %s", m, d)
 		}
 	}
 }
