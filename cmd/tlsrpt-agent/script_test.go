@@ -6,6 +6,9 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io"
+	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -36,6 +39,7 @@ func TestMain(m *testing.M) {
 //
 //	world                  start DNS, HTTPS and SMTP servers; write config.toml and a key
 //	publish DOMAIN RECORD  make RECORD the domain's TLSRPT record
+//	mx DOMAIN              make the SMTP server the MX host of DOMAIN, at port 25
 //	count FILE             count sessions: lines of "day domain policy-type success failure [result-type]"
 //	send FILE SOCKET       send each line as a datagram
 //	await FILE TEXT        wait until FILE contains TEXT
@@ -54,8 +58,18 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"world": startWorld, "publish": publish, "count": count, "send": send,
+			"world": startWorld, "publish": publish, "mx": publishMX, "count": count, "send": send,
 			"await": await, "arrived": printArrived, "age": age,
+		},
+		Condition: func(name string) (bool, error) {
+			if name != "port25" {
+				return false, fmt.Errorf("unknown condition %q", name)
+			}
+			l, err := net.Listen("tcp", mxAddr+":25")
+			if err == nil {
+				l.Close()
+			}
+			return err == nil, nil
 		},
 		UpdateScripts: *update,
 	})
@@ -128,6 +142,38 @@ ports = [1, 443, %d]
 
 func publish(ts *testscript.TestScript, _ bool, args []string) {
 	worldOf(ts).Publish(args[0], strings.Join(args[1:], " "))
+}
+
+// mxAddr is where one script at a time may have an MX host.
+const mxAddr = "127.0.0.77"
+
+// publishMX passes on what comes to port 25 of the MX host that it makes.
+func publishMX(ts *testscript.TestScript, _ bool, args []string) {
+	w := worldOf(ts)
+	w.Zone.SetMX(args[0], "mx."+args[0])
+	w.Zone.SetAddr("mx."+args[0], netip.MustParseAddr(mxAddr))
+	l, err := net.Listen("tcp", mxAddr+":25")
+	scriptError(ts, err)
+	var running sync.WaitGroup
+	ts.Defer(func() { l.Close(); running.Wait() })
+	running.Go(func() {
+		for {
+			in, err := l.Accept()
+			if err != nil {
+				return
+			}
+			running.Go(func() {
+				defer in.Close()
+				out, err := net.Dial("tcp", w.SMTP.Addr())
+				if err != nil {
+					return
+				}
+				defer out.Close()
+				running.Go(func() { io.Copy(out, in); out.(*net.TCPConn).CloseWrite() })
+				io.Copy(in, out)
+			})
+		}
+	})
 }
 
 // lines is the lines of a file of the script, with days filled in.

@@ -396,6 +396,50 @@ func TestAuthentic(t *testing.T) {
 	}
 }
 
+func TestLookupMX(t *testing.T) {
+	answers := map[string][]string{
+		"example.com.":   {"example.com. 60 MX 20 b.example.org.", "example.com. 60 MX 10 a.example.org."},
+		"null.example.":  {"null.example. 60 MX 0 ."},
+		"alias.example.": {"alias.example. 60 CNAME example.com.", "example.com. 60 MX 10 a.example.org."},
+	}
+	addr := serve(t, func(w dns.ResponseWriter, q *dns.Msg) {
+		m := new(dns.Msg).SetReply(q)
+		for _, s := range answers[q.Question[0].Name] {
+			rr, err := dns.NewRR(s)
+			if err != nil {
+				t.Error(err)
+			}
+			m.Answer = append(m.Answer, rr)
+		}
+		if q.Question[0].Name == "broken.example." {
+			m.Rcode = dns.RcodeServerFailure
+		}
+		w.WriteMsg(m)
+	})
+	r := &Resolver{Servers: []string{addr}}
+	for domain, want := range map[string][]net.MX{
+		"example.com":   {{Host: "b.example.org.", Pref: 20}, {Host: "a.example.org.", Pref: 10}},
+		"null.example":  {{Host: ".", Pref: 0}},
+		"alias.example": {{Host: "a.example.org.", Pref: 10}},
+	} {
+		got, err := r.LookupMX(t.Context(), domain)
+		if err != nil || len(got) != len(want) {
+			t.Fatalf("%s: %v, %v", domain, got, err)
+		}
+		for i := range got {
+			if *got[i] != want[i] {
+				t.Errorf("%s: %v, want %v", domain, *got[i], want[i])
+			}
+		}
+	}
+	if _, err := r.LookupMX(t.Context(), "none.example"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("no MX: %v, want ErrNotFound", err)
+	}
+	if _, err := r.LookupMX(t.Context(), "broken.example"); !IsTemporary(err) {
+		t.Errorf("SERVFAIL: %v, want a temporary error", err)
+	}
+}
+
 // An absence that is vouched for is worth as much as a record: RFC 7672, section
 // 2.2.1, needs to know that there is no MX.
 func TestAuthenticAbsence(t *testing.T) {
