@@ -259,7 +259,7 @@ func (c *config) check() error {
 		return fmt.Errorf("https.on_certificate_error: %q is neither \"fail\" nor \"retry-insecure\"", s)
 	}
 	if len(c.HTTPS.Ports) == 0 || slices.Contains(c.HTTPS.Ports, 0) {
-		return fmt.Errorf("https.ports: want at least one port, and none that is 0")
+		return errors.New("https.ports: want at least one port, and none that is 0")
 	}
 	for _, s := range c.Source.PostfixLog {
 		if (s.Path == "") != s.Journal {
