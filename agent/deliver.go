@@ -145,7 +145,7 @@ func (d *deliverer) turn(ctx, attempts context.Context) (time.Duration, error) {
 			return pause, err
 		}
 	}
-	next, err := d.agent.store.NextAttempt(ctx)
+	next, err := d.agent.store.NextAttempt(ctx, d.which)
 	if err != nil || next.IsZero() {
 		return pause, err
 	}

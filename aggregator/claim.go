@@ -228,6 +228,7 @@ func settle(tx *sql.Tx, o Outcome) error {
 		next.Valid = false
 	}
 	n, err := affected(tx.Exec(`UPDATE delivery SET state = ?1, next = ?2, done = ?3, lease = 0,
+			handed = CASE WHEN ?1 = ?7 THEN ?3 ELSE handed END,
 			error = CASE WHEN ?4 = '' THEN error ELSE ?4 END
 		WHERE id = ?5 AND lease = ?6 AND lease <> 0 AND (state = 0 OR ?1 = ?7)`,
 		o.State, next, done, o.Error, o.ID, o.Lease, DeliverySent))
@@ -237,19 +238,27 @@ func settle(tx *sql.Tx, o Outcome) error {
 	return passTurn(tx, o.ID, o.State, o.At)
 }
 
+// reasonInTurn is why a delivery whose turn never came was not sent.
+const reasonInTurn = "another rua took the report"
+
 // passTurn lets the next delivery of a report have its turn after one ended, or
-// ends those that need none because it was sent. See [Plan.InTurn].
+// ends those that need none because it was sent. See [Plan.InTurn]. A copy for
+// the operator takes no part in it.
 func passTurn(tx *sql.Tx, id int64, end DeliveryState, at time.Time) error {
+	var isCopy bool
+	if err := tx.QueryRow(`SELECT copy FROM delivery WHERE id = ?`, id).Scan(&isCopy); err != nil || isCopy {
+		return err
+	}
 	if end == DeliverySent {
-		_, err := tx.Exec(`UPDATE delivery SET state = ?, done = ?
+		_, err := tx.Exec(`UPDATE delivery SET state = ?, done = ?, error = ?
 			WHERE report = (SELECT report FROM delivery WHERE id = ?) AND state = 0 AND next IS NULL`,
-			DeliverySuppressed, at.Unix(), id)
+			DeliverySuppressed, at.Unix(), reasonInTurn, id)
 		return err
 	}
 	_, err := tx.Exec(`UPDATE delivery SET next = ?1 WHERE id = (
 		SELECT min(id) FROM delivery
 		WHERE report = (SELECT report FROM delivery WHERE id = ?2) AND state = 0 AND next IS NULL)
 		AND NOT EXISTS (SELECT 1 FROM delivery
-			WHERE report = (SELECT report FROM delivery WHERE id = ?2) AND state = 0 AND next IS NOT NULL)`, at.Unix(), id)
+			WHERE report = (SELECT report FROM delivery WHERE id = ?2) AND state = 0 AND next IS NOT NULL AND copy = 0)`, at.Unix(), id)
 	return err
 }

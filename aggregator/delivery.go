@@ -29,19 +29,22 @@ type Delivery struct {
 	Next time.Time
 
 	Done      time.Time // when it ended; the zero time: it is pending
-	LastError string    // of the newest attempt that failed
+	LastError string    // of the newest attempt that failed, or why it is suppressed
 	Lease     int64     // of the newest claim; 0: none, or it was settled
+
+	// Copy says that it goes to the operator. See [Plan.Copy].
+	Copy bool
 }
 
 const deliveryColumns = `v.id, r.day, d.name, r.part, r.report_id, v.rua, v.host, v.state, v.attempts,
-	v.created, v.first, v.next, v.done, v.error, v.lease`
+	v.created, v.first, v.next, v.done, v.error, v.lease, v.copy`
 
 const deliveryTables = `delivery v JOIN report r ON r.id = v.report JOIN domain d ON d.id = r.domain`
 
 func scanDelivery(rows *sql.Rows) (d Delivery, err error) {
 	var created, first, next, done sql.NullInt64
 	err = rows.Scan(&d.ID, &d.Day, &d.Domain, &d.Part, &d.ReportID, &d.RUA, &d.Host, &d.State, &d.Attempts,
-		&created, &first, &next, &done, &d.LastError, &d.Lease)
+		&created, &first, &next, &done, &d.LastError, &d.Lease, &d.Copy)
 	d.Created, d.First, d.Next, d.Done = timeOf(created), timeOf(first), timeOf(next), timeOf(done)
 	return d, err
 }
@@ -114,14 +117,22 @@ func (s *Store) Deliveries(ctx context.Context, filter DeliveryFilter, f func(De
 	return nil
 }
 
-// NextAttempt is when the next delivery may be attempted, or the zero time if
-// none waits. It may have passed although [Store.Claim] gives nothing: then the
-// bound of a host holds the delivery back until another one is settled.
-func (s *Store) NextAttempt(ctx context.Context) (next time.Time, err error) {
+// NextAttempt is when the next delivery that the filter picks, whatever its
+// State, may be attempted, or the zero time if none waits. It may have passed
+// although [Store.Claim] gives nothing: then the bound of a host holds the
+// delivery back until another one is settled.
+func (s *Store) NextAttempt(ctx context.Context, filter DeliveryFilter) (next time.Time, err error) {
+	filter.State = ""
+	where, args := filter.condition(s.keys)
 	err = s.read(ctx, "reading the next attempt", func(tx *sql.Tx) error {
 		var at sql.NullInt64
 		defer func() { next = timeOf(at) }()
-		return tx.QueryRow(`SELECT min(next) FROM delivery WHERE state = 0 AND next IS NOT NULL`).Scan(&at)
+		err := tx.QueryRow(`SELECT v.next FROM delivery v JOIN report r ON r.id = v.report
+			WHERE v.state = 0 AND v.next IS NOT NULL`+where+` ORDER BY v.next LIMIT 1`, args...).Scan(&at)
+		if errors.Is(err, sql.ErrNoRows) {
+			return nil
+		}
+		return err
 	})
 	return next, err
 }

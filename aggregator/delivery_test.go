@@ -63,7 +63,7 @@ func TestClaimAndSettle(t *testing.T) {
 	if got := claim(t, s, testNow.Add(-time.Second), Claim{}); got != nil {
 		t.Errorf("claimed before its time: %v", got)
 	}
-	if next, err := s.NextAttempt(ctx); err != nil || !next.Equal(testNow) {
+	if next, err := s.NextAttempt(ctx, DeliveryFilter{}); err != nil || !next.Equal(testNow) {
 		t.Errorf("NextAttempt: %v, %v, want %v", next, err, testNow)
 	}
 	got := claim(t, s, testNow, Claim{})
@@ -97,7 +97,7 @@ func TestClaimAndSettle(t *testing.T) {
 	if got := claim(t, s, far, Claim{}); got != nil {
 		t.Errorf("claimed after it was sent: %v", got)
 	}
-	if next, err := s.NextAttempt(ctx); err != nil || !next.IsZero() {
+	if next, err := s.NextAttempt(ctx, DeliveryFilter{}); err != nil || !next.IsZero() {
 		t.Errorf("NextAttempt: %v, %v, want none", next, err)
 	}
 }
@@ -313,7 +313,7 @@ func TestInTurn(t *testing.T) {
 	if got := fmt.Sprint(states(s)); got != "[cancelled cancelled pending]" {
 		t.Errorf("states %v", got)
 	}
-	if next, err := s.NextAttempt(ctx); err != nil || next.IsZero() {
+	if next, err := s.NextAttempt(ctx, DeliveryFilter{}); err != nil || next.IsZero() {
 		t.Errorf("the third rua has no turn: %v, %v", next, err)
 	}
 }

@@ -21,8 +21,8 @@ type Pending struct {
 	// Failure, see schema.Count.
 	Results map[schema.ResultType]int64
 
-	// State is StateOpen, StateLate or StateNotSent, or StateReported while a
-	// delivery of the report is pending.
+	// State is StateOpen, StateLate or StateNotSent, or StateReported until one
+	// rua took the report, or none is left to be tried (RFC 8460, section 3).
 	State State
 }
 
@@ -118,8 +118,8 @@ func pendingPage(tx *sql.Tx, day schema.Day, after pendingKey, last int64) ([]pe
 			WHEN t.part < 0 THEN ?3
 			WHEN dd.state IS NULL THEN ?1
 			WHEN t.part = dd.part AND dd.state IN (?1, ?2, ?3) THEN dd.state
-			WHEN EXISTS (SELECT 1 FROM report r JOIN delivery v ON v.report = r.id
-				WHERE r.domain = t.domain AND r.day = t.day AND r.part = t.part AND v.state = 0) THEN ?4
+			WHEN (SELECT max(v.state = 0) AND NOT max(v.state = 1) FROM report r JOIN delivery v ON v.report = r.id
+				WHERE r.domain = t.domain AND r.day = t.day AND r.part = t.part AND v.copy = 0) THEN ?4
 			END
 		FROM tally t LEFT JOIN domain_day dd ON dd.day = t.day AND dd.domain = t.domain
 		WHERE t.day = ?5 AND (t.domain, t.part, t.policy) > (?6, ?7, ?8) AND t.domain <= ?9

@@ -45,6 +45,14 @@ type Plan struct {
 	// RUAs is where it is sent, one delivery each.
 	RUAs []schema.RUA
 
+	// Withheld is where it is not sent although the record asks for it. Each
+	// becomes a delivery that is suppressed from the start.
+	Withheld []Withheld
+
+	// Copy is a copy for the operator, "" is none: a delivery that is attempted
+	// whatever becomes of the others, and that never counts as the report's.
+	Copy schema.RUA
+
 	// InTurn says that one rua is enough: each but the first is tried only when
 	// the one before it ended without being sent.
 	InTurn bool
@@ -53,14 +61,20 @@ type Plan struct {
 	First time.Time
 }
 
+// Withheld is a rua that a report is not sent to, and why.
+type Withheld struct {
+	RUA    schema.RUA
+	Reason string
+}
+
 // check reports whether p is complete.
 func (p *Plan) check() error {
 	switch {
 	case !p.State.Ended():
 		return fmt.Errorf("aggregator: a plan cannot end in state %q", string(p.State))
-	case p.State == StateReported && (p.Report == nil || len(p.RUAs) == 0):
+	case p.State == StateReported && (p.Report == nil || len(p.RUAs)+len(p.Withheld) == 0):
 		return errors.New("aggregator: a plan to report needs a report and a rua")
-	case p.State != StateReported && (p.Report != nil || len(p.RUAs) > 0):
+	case p.State != StateReported && (p.Report != nil || len(p.RUAs)+len(p.Withheld) > 0 || p.Copy != ""):
 		return fmt.Errorf("aggregator: a plan that ends in state %q has no report", string(p.State))
 	}
 	return nil
@@ -176,16 +190,35 @@ func addReport(tx *sql.Tx, p *Plan, domain int64, now time.Time) error {
 	if next.IsZero() {
 		next = now
 	}
+	return addDeliveries(tx, p, report, next, now)
+}
+
+// addDeliveries stores the deliveries of p, the first of which may be attempted
+// at next.
+func addDeliveries(tx *sql.Tx, p *Plan, report int64, next, now time.Time) error {
+	add := func(rua schema.RUA, state DeliveryState, next, done time.Time, isCopy bool, reason string) error {
+		_, err := tx.Exec(`INSERT INTO delivery (report, host, rua, state, created, next, done, copy, error) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+			report, rua.Host(), rua, state, now.Unix(), columnOf(next), columnOf(done), isCopy, reason)
+		return err
+	}
 	for i, rua := range p.RUAs {
+		turn := next
 		if i > 0 && p.InTurn {
-			next = time.Time{}
+			turn = time.Time{}
 		}
-		if _, err := tx.Exec(`INSERT INTO delivery (report, host, rua, state, created, next) VALUES (?, ?, ?, ?, ?, ?)`,
-			report, rua.Host(), rua, DeliveryPending, now.Unix(), columnOf(next)); err != nil {
+		if err := add(rua, DeliveryPending, turn, time.Time{}, false, ""); err != nil {
 			return err
 		}
 	}
-	return nil
+	for _, w := range p.Withheld {
+		if err := add(w.RUA, DeliverySuppressed, time.Time{}, now, false, w.Reason); err != nil {
+			return err
+		}
+	}
+	if p.Copy == "" {
+		return nil
+	}
+	return add(p.Copy, DeliveryPending, next, time.Time{}, true, "")
 }
 
 // Report is the report with this report-id. The error is [ErrNoReport] if there

@@ -25,10 +25,13 @@ const (
 	StateExpired State = "expired"
 	// StateExcluded: the settings leave the domain out.
 	StateExcluded State = "excluded"
+	// StateOwnReports: all its sessions may have been those of report mail, which
+	// is not reported.
+	StateOwnReports State = "own-reports"
 )
 
 // states gives each State its number. The order is part of the file's format.
-var states = []State{StateOpen, StateLate, StateReported, StateNoRecord, StateNotSent, StateExpired, StateExcluded}
+var states = []State{StateOpen, StateLate, StateReported, StateNoRecord, StateNotSent, StateExpired, StateExcluded, StateOwnReports}
 
 // waiting is the condition of the index domain_day_waiting: open or late.
 const waiting = "state < 2"

@@ -51,7 +51,7 @@ func TestSettings(t *testing.T) {
 		{s.writer, "synchronous", "2"},
 		{s.writer, "query_only", "0"},
 		{s.writer, "application_id", "1414288210"},
-		{s.writer, "user_version", "1"},
+		{s.writer, "user_version", "2"},
 		{s.readers, "query_only", "1"},
 		{s.readers, "busy_timeout", "10000"},
 	} {
