@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/url"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -69,6 +70,34 @@ type Options struct {
 	// time. Zero means [DefaultPerHost].
 	PerHost int
 
+	// Choice says who gets reports of those who ask for them.
+	Choice Choice
+
+	// OneRUA sends a report to one rua of a record, and to the next one only if
+	// that failed. Otherwise every rua gets it.
+	OneRUA bool
+
+	// DryRun has reports made, kept and archived, and none sent: their deliveries
+	// end as suppressed.
+	DryRun bool
+
+	// Archive is a directory for a copy of every report. "" keeps none.
+	Archive string
+
+	// BCC is an addr-spec that a copy of every report is mailed to, also of those
+	// that are delivered by HTTPS. "" is nobody.
+	BCC string
+
+	// CountsReports says that the sessions of report mail are among those that are
+	// counted, as with Postfix 3.10.0 to 3.10.3. They are then recognized by their
+	// number, which takes a day longer. MaxAge has to be 48 h at least.
+	CountsReports bool
+
+	// MXHostReports has sessions with DANE reported to the TLSA base domain too,
+	// where that has a TLSRPT record of its own, but for those of a
+	// [collector.Native] source.
+	MXHostReports bool
+
 	// Logger nil discards.
 	Logger *slog.Logger
 }
@@ -103,6 +132,10 @@ type Agent struct {
 	schedule  cron.Schedule
 	o         Options
 	log       *slog.Logger
+	choice    choice
+	bcc       schema.RUA // "": none
+	archive   *archive
+	relay     *relay
 
 	released chan struct{} // a day was released: the planner has work
 	stopped  atomic.Bool   // Run has ended
@@ -135,19 +168,49 @@ func New(o Options) (*Agent, error) {
 	switch {
 	case o.MaxAge < 0 || o.PerHost < 0 || o.Keep < 0:
 		return nil, fmt.Errorf("%w: a negative MaxAge, PerHost or Keep", ErrOptions)
+	case o.CountsReports && o.MaxAge < heldMaxAge:
+		return nil, fmt.Errorf("%w: CountsReports needs a MaxAge of %s at least", ErrOptions, heldMaxAge)
 	case o.Keep > 0 && o.Keep < o.MaxAge+keepMargin:
 		return nil, fmt.Errorf("%w: days are kept for %s, and may be submitted for %s: keep them %s longer at least", ErrOptions, o.Keep, o.MaxAge, keepMargin)
 	}
-	return &Agent{
+	choice, err := o.Choice.read()
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrOptions, err)
+	}
+	bcc, err := mailto(o.BCC)
+	if err != nil {
+		return nil, fmt.Errorf("%w: bcc: %w", ErrOptions, err)
+	}
+	a := &Agent{
 		store:     o.Store,
 		submitter: o.Submitter,
 		sources:   o.Sources,
-		counter:   collector.NewCounter(o.Store, recordSource, collector.CounterOptions{Logger: o.Logger}),
 		schedule:  schedule,
 		o:         o,
 		log:       o.Logger,
+		choice:    choice,
+		bcc:       bcc,
+		archive:   &archive{dir: o.Archive, log: o.Logger},
+		relay:     &relay{log: o.Logger},
 		released:  make(chan struct{}, 1),
-	}, nil
+	}
+	a.counter = collector.NewCounter(a.sink(nil), recordSource, collector.CounterOptions{Logger: o.Logger})
+	return a, nil
+}
+
+// heldMaxAge is how old a day is at most when it was held back for a day, see
+// ownReports.
+const heldMaxAge = 48 * time.Hour
+
+// mailto is an addr-spec as a rua; that of "" is "".
+func mailto(address string) (schema.RUA, error) {
+	if address == "" {
+		return "", nil
+	}
+	if _, err := schema.ParseAddress(address); err != nil {
+		return "", err
+	}
+	return schema.ParseRUA("mailto:" + url.PathEscape(address))
 }
 
 // setIdentity checks who sends, and fills in what follows from the contact.
@@ -231,7 +294,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	var errs errorList
 	for _, src := range a.sources {
 		wg.Go(func() {
-			if err := src.Run(ctx, a.store); err != nil {
+			if err := src.Run(ctx, a.sink(src)); err != nil {
 				a.log.Error("source stopped", "source", src.Name(), "error", err)
 				errs.add(err)
 			}

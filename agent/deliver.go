@@ -42,14 +42,14 @@ func (a *Agent) newDelivery(which aggregator.DeliveryFilter, seen func(aggregato
 			seen(d, o)
 		}
 	}
-	lane := func(scheme string, slots int) *deliverer {
+	lane := func(scheme string, slots int, relay *relay) *deliverer {
 		which.Scheme = scheme
 		return &deliverer{
-			agent: a, which: which, slots: slots, seen: told,
+			agent: a, which: which, slots: slots, relay: relay, seen: told,
 			wake: make(chan struct{}, 1), results: make(chan result, slots),
 		}
 	}
-	return delivery{lane("https", httpsSlots), lane("mailto", mailSlots)}
+	return delivery{lane("https", httpsSlots, nil), lane("mailto", mailSlots, a.relay)}
 }
 
 // wake tells of new deliveries.
@@ -76,6 +76,7 @@ type deliverer struct {
 	agent *Agent
 	which aggregator.DeliveryFilter
 	slots int
+	relay *relay // nil: each destination is reached by itself
 	seen  func(aggregator.Delivery, aggregator.Outcome)
 	wake  chan struct{}
 
@@ -90,6 +91,8 @@ type deliverer struct {
 type result struct {
 	delivery aggregator.Delivery
 	err      error
+	began    time.Time
+	probe    bool // it was to try the relay
 }
 
 // run is delivery.run of one lane. When ctx ends, attempts under way are given
@@ -118,6 +121,7 @@ func (d *deliverer) run(ctx context.Context, over <-chan struct{}) error {
 		select {
 		case r := <-d.results:
 			d.busy--
+			d.relay.ended(r.err, r.began, r.probe)
 			d.add(r)
 			turn = d.busy == 0 || d.sated && d.busy <= d.slots/2
 		case <-d.ripe:
@@ -141,8 +145,9 @@ func (d *deliverer) turn(ctx, attempts context.Context) (time.Duration, error) {
 		return pause, nil
 	}
 	for d.sated = true; d.sated && d.busy < d.slots; {
-		if err := d.claim(ctx, attempts); err != nil {
-			return pause, err
+		wait, err := d.claim(ctx, attempts)
+		if err != nil || wait > 0 {
+			return min(max(wait, rest), pause), err
 		}
 	}
 	next, err := d.agent.store.NextAttempt(ctx, d.which)
@@ -152,19 +157,32 @@ func (d *deliverer) turn(ctx, attempts context.Context) (time.Duration, error) {
 	return min(max(time.Until(next), rest), pause), nil
 }
 
-// claim starts an attempt for each delivery that idle workers can take.
-func (d *deliverer) claim(ctx, attempts context.Context) error {
-	c := aggregator.Claim{Max: min(d.slots-d.busy, aggregator.MaxClaim), PerHost: d.agent.o.PerHost, Lease: lease, Filter: d.which}
-	claimed, err := d.agent.store.Claim(ctx, time.Now(), c)
+// claim starts an attempt for each delivery that idle workers can take. While
+// the relay lets nothing through it says for how long.
+func (d *deliverer) claim(ctx, attempts context.Context) (wait time.Duration, err error) {
+	now := time.Now()
+	may := d.relay.admit(now, min(d.slots-d.busy, aggregator.MaxClaim))
+	if may.max == 0 {
+		d.sated = false
+		return may.wait, nil
+	}
+	c := aggregator.Claim{Max: may.max, PerHost: d.agent.o.PerHost, Lease: lease, Filter: d.which}
+	claimed, err := d.agent.store.Claim(ctx, now, c)
+	if len(claimed) == 0 {
+		d.relay.unused(may.probe)
+	}
 	if err != nil {
-		return err
+		return pause, err
 	}
 	for _, delivery := range claimed {
-		go func() { d.results <- result{delivery, d.agent.attempt(attempts, delivery)} }()
+		go func() {
+			err := d.agent.attempt(attempts, delivery)
+			d.results <- result{delivery, err, now, may.probe}
+		}()
 	}
 	d.busy += len(claimed)
 	d.sated = len(claimed) == c.Max
-	return nil
+	return 0, nil
 }
 
 // lingering is a context that ends d after ctx.
@@ -192,7 +210,7 @@ func outcome(d aggregator.Delivery, err error, now time.Time) aggregator.Outcome
 	case err == nil:
 		o.State = aggregator.DeliverySent
 		return o
-	case !submitter.IsTemporary(err):
+	case !submitter.IsTemporary(err) && !isOurs(err):
 		o.State, o.Error = aggregator.DeliveryGaveUp, err.Error()
 		return o
 	}

@@ -140,10 +140,15 @@ func (p *planning) done(d aggregator.DomainDay) {
 // off.
 func (p *planning) one(ctx context.Context, d aggregator.DomainDay) {
 	a := p.agent
-	plan, err := a.decideSafely(ctx, d)
+	plan, reason, err := a.decideSafely(ctx, d)
+	held, isHeld := errors.AsType[*heldBack](err)
 	switch {
 	case ctx.Err() != nil:
 		p.done(d) // shutting down: the domain-day stays due
+		return
+	case isHeld:
+		a.hold(ctx, d, held)
+		p.done(d)
 		return
 	case err != nil && (d.Failing.IsZero() || time.Since(d.Failing) < lifetime):
 		a.postpone(ctx, d, err)
@@ -153,7 +158,20 @@ func (p *planning) one(ctx context.Context, d aggregator.DomainDay) {
 		a.log.Error("planning given up", "domain", d.Domain, "day", d.Day, "error", err)
 		plan = aggregator.Plan{DomainDay: d, State: aggregator.StateExpired}
 	}
+	if plan.Report != nil {
+		a.archive.keep(plan.Report)
+	} else if reason != "" {
+		a.log.Debug("no report is made", "domain", d.Domain, "day", d.Day, "state", plan.State, "reason", reason)
+	}
 	p.plans <- plan
+}
+
+// hold puts off a domain-day that the next day decides about.
+func (a *Agent) hold(ctx context.Context, d aggregator.DomainDay, why *heldBack) {
+	a.log.Debug("planning held", "domain", d.Domain, "day", d.Day, "until", why.until)
+	if err := a.store.Hold(ctx, d, why.until); err != nil {
+		a.log.Error("holding, it will be planned again", "domain", d.Domain, "day", d.Day, "error", err)
+	}
 }
 
 // maxPutOff bounds how many reasons are told by end.
@@ -214,14 +232,14 @@ func (p *planning) stored(plan *aggregator.Plan, err error) {
 }
 
 // decideSafely is decide within its deadline, and with an error for a panic.
-func (a *Agent) decideSafely(ctx context.Context, d aggregator.DomainDay) (p aggregator.Plan, err error) {
+func (a *Agent) decideSafely(ctx context.Context, d aggregator.DomainDay) (p aggregator.Plan, reason string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, planDeadline)
 	defer cancel()
 	err = guarded(func() (err error) {
-		p, err = a.decide(ctx, d)
+		p, reason, err = a.decide(ctx, d)
 		return err
 	})
-	return p, err
+	return p, reason, err
 }
 
 // postpone puts off a domain-day that could not be decided. The look-up is
@@ -243,32 +261,56 @@ func (a *Agent) postpone(ctx context.Context, d aggregator.DomainDay, cause erro
 	}
 }
 
-// decide looks up who wants the report of d and makes it. An error means that
-// nothing could be decided yet.
-func (a *Agent) decide(ctx context.Context, d aggregator.DomainDay) (aggregator.Plan, error) {
-	p := aggregator.Plan{DomainDay: d}
+// decide says what becomes of d: its report, or the state in which it ends
+// without one and the reason. An error means that nothing could be decided yet.
+func (a *Agent) decide(ctx context.Context, d aggregator.DomainDay) (p aggregator.Plan, reason string, err error) {
+	p = aggregator.Plan{DomainDay: d}
+	if p.State, reason, err = a.ruledOut(ctx, d); err != nil || p.State != "" {
+		return p, reason, err
+	}
 	rec, err := a.record(ctx, d, &p.Record)
 	switch {
 	case errors.Is(err, errExpired):
 		p.State = aggregator.StateExpired
-		return p, nil
+		return p, err.Error(), nil
 	case submitter.IsTemporary(err):
-		return p, err
+		return p, "", err
 	case err != nil:
-		a.log.Debug("no report is owed", "domain", d.Domain, "day", d.Day, "reason", err)
 		p.State = aggregator.StateNoRecord
-		return p, nil
+		return p, err.Error(), nil
 	}
+	if p.RUAs, p.Withheld = a.destinations(rec.RUA); len(p.RUAs)+len(p.Withheld) == 0 {
+		p.State = aggregator.StateExcluded
+		return p, byExcludeRUA + " has every rua", nil
+	}
+	if !a.o.DryRun {
+		p.Copy = a.bcc
+	}
+	p.InTurn = a.o.OneRUA
 	report, err := a.report(ctx, d)
 	if err != nil {
-		return p, err
+		return p, "", err
 	}
 	parcel, err := a.pack(ctx, d, report)
 	if err != nil {
-		return p, err
+		return p, "", err
 	}
-	p.State, p.RUAs, p.Report = aggregator.StateReported, rec.RUA, stored(d, parcel)
-	return p, nil
+	p.State, p.Report = aggregator.StateReported, stored(d, parcel)
+	return p, "", nil
+}
+
+// ruledOut is the state in which d ends whoever asks for its report, and the
+// reason, or "".
+func (a *Agent) ruledOut(ctx context.Context, d aggregator.DomainDay) (aggregator.State, string, error) {
+	by, err := a.excluded(ctx, d)
+	if err != nil || by != "" {
+		return aggregator.StateExcluded, by, err
+	}
+	own, err := a.ownReports(ctx, d)
+	if err != nil || !own {
+		return "", "", err
+	}
+	return aggregator.StateOwnReports, "all its sessions may be those of reports", nil
 }
 
 // errExpired means that no record could be looked up while it still mattered.

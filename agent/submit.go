@@ -95,10 +95,44 @@ func (a *Agent) Preview(ctx context.Context, domain string, day schema.Day) (sub
 	return a.pack(ctx, d, report)
 }
 
-// DryRun makes the reports that [Agent.Submit] would send, and passes each to
-// made with its destinations. Nothing is sent and the store stays as it is. The
-// error joins those of single domains; the others are made all the same.
-func (a *Agent) DryRun(ctx context.Context, s Submission, made func(submitter.Parcel, []schema.RUA) error) error {
+// Verdict says what becomes of a domain and a day as far as that can be told
+// without a look-up, and why: the state in which it ended or would end without a
+// report, or else "". The error is aggregator.ErrNoData where nothing was counted.
+func (a *Agent) Verdict(ctx context.Context, domain string, day schema.Day) (state aggregator.State, reason string, err error) {
+	d, err := a.store.DomainDayOf(ctx, day, domain)
+	switch {
+	case err != nil || d.State == aggregator.StateReported:
+		return "", "", err
+	case d.State.Ended():
+		return d.State, "", nil
+	}
+	state, reason, err = a.ruledOut(ctx, d)
+	if held, ok := errors.AsType[*heldBack](err); ok {
+		return d.State, held.Error(), nil
+	}
+	return state, reason, err
+}
+
+// Draft is what [Agent.Submit] would make of a domain-day.
+type Draft struct {
+	Day    schema.Day
+	Domain string
+
+	// State is aggregator.StateReported, which goes with a Parcel, or the one in
+	// which the domain-day would end or stay without one, and Reason is why.
+	State  aggregator.State
+	Reason string
+
+	Parcel   *submitter.Parcel
+	RUAs     []schema.RUA
+	Withheld []aggregator.Withheld
+	Copy     schema.RUA // for the operator; "": none
+}
+
+// DryRun tells what [Agent.Submit] would make of each domain-day that somebody
+// asks for a report about. Nothing is sent and the store stays as it is. The error
+// joins those of single domains; the others are told all the same.
+func (a *Agent) DryRun(ctx context.Context, s Submission, told func(Draft) error) error {
 	if a.submitter == nil {
 		return ErrNoSubmitter
 	}
@@ -112,7 +146,7 @@ func (a *Agent) DryRun(ctx context.Context, s Submission, made func(submitter.Pa
 		if same || !waits || p.Day > closed || p.Day.End().Before(now.Add(-a.o.MaxAge)) {
 			return nil
 		}
-		if err := a.dryRunOne(ctx, p.Day, p.Domain, made); err != nil {
+		if err := a.dryRunOne(ctx, p.Day, p.Domain, told); err != nil {
 			errs = append(errs, fmt.Errorf("%s of %s: %w", p.Domain, p.Day, err))
 		}
 		return ctx.Err()
@@ -120,14 +154,23 @@ func (a *Agent) DryRun(ctx context.Context, s Submission, made func(submitter.Pa
 	return errors.Join(append(errs, err)...)
 }
 
-func (a *Agent) dryRunOne(ctx context.Context, day schema.Day, domain string, made func(submitter.Parcel, []schema.RUA) error) error {
+func (a *Agent) dryRunOne(ctx context.Context, day schema.Day, domain string, told func(Draft) error) error {
 	d, err := a.store.DomainDayOf(ctx, day, domain)
 	if err != nil {
 		return err
 	}
-	plan, err := a.decideSafely(ctx, d)
-	if err != nil || plan.Report == nil {
-		return err
+	plan, reason, err := a.decideSafely(ctx, d)
+	draft := Draft{Day: day, Domain: domain, State: plan.State, Reason: reason,
+		RUAs: plan.RUAs, Withheld: plan.Withheld, Copy: plan.Copy}
+	if held, ok := errors.AsType[*heldBack](err); ok {
+		draft.State, draft.Reason, err = d.State, held.Error(), nil
 	}
-	return made(parcel(*plan.Report), plan.RUAs)
+	switch {
+	case err != nil || draft.State == aggregator.StateNoRecord:
+		return err
+	case plan.Report != nil:
+		p := parcel(*plan.Report)
+		draft.Parcel = &p
+	}
+	return told(draft)
 }

@@ -30,6 +30,15 @@ type SpanSink interface {
 	RecordSpans(ctx context.Context, source string, cursor []byte, counts []schema.Count, spans []schema.Span) error
 }
 
+// Native is a Source of sessions that a mail server itself told of, with the
+// record that it saw: only those with domains that ask for reports.
+type Native interface {
+	Source
+
+	// Native does nothing.
+	Native()
+}
+
 // Source is where sessions come from.
 type Source interface {
 	// Name tells a source apart from all others of a store, across restarts.

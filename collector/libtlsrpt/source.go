@@ -35,7 +35,10 @@ type Source struct {
 	decode  func([]byte) (schema.Session, error)
 }
 
-var _ collector.Source = (*Source)(nil)
+var _ collector.Native = (*Source)(nil)
+
+// Native implements [collector.Native].
+func (*Source) Native() {}
 
 // numbers is Stats in the making.
 type numbers struct {
