@@ -75,7 +75,10 @@ func (v *archive) write(r *aggregator.Report) (err error) {
 	if err := writeFile(root, unfinished, r.Gzip); err != nil {
 		return errors.Join(err, ignoreMissing(root.Remove(unfinished)))
 	}
-	return root.Rename(unfinished, name)
+	if err := root.Rename(unfinished, name); err != nil {
+		return errors.Join(err, ignoreMissing(root.Remove(unfinished)))
+	}
+	return nil
 }
 
 func ignoreMissing(err error) error {

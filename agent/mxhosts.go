@@ -18,6 +18,9 @@ import (
 // the tlsa policies either way.
 type mxHosts struct{ collector.SpanSink }
 
+// WithMXHosts is sink with what Options.MXHostReports has counted in addition.
+func WithMXHosts(sink collector.SpanSink) collector.SpanSink { return mxHosts{sink} }
+
 func (m mxHosts) Record(ctx context.Context, source string, cursor []byte, counts []schema.Count) error {
 	return m.SpanSink.Record(ctx, source, cursor, withMXHosts(counts))
 }

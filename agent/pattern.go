@@ -76,11 +76,16 @@ func parseMailPattern(s string) (ruaPattern, error) {
 	if at < 1 {
 		return ruaPattern{}, ErrPattern
 	}
+	local := s[:at]
 	host, err := parseDomainPattern(s[at+1:])
-	if local := s[:at]; err == nil && local != "*" {
+	switch {
+	case err != nil || local == "*":
+	case strings.Contains(local, "*"): // an address may have one, but nobody means it
+		err = ErrPattern
+	default:
 		_, err = schema.ParseAddress(local + "@example.com")
 	}
-	return ruaPattern{scheme: "mailto", local: strings.ToLower(s[:at]), host: host}, err
+	return ruaPattern{scheme: "mailto", local: strings.ToLower(local), host: host}, err
 }
 
 // parseHTTPSPattern reads what follows "https:". The rest of a URI is held to the

@@ -16,6 +16,7 @@ import (
 	"github.com/pelletier/go-toml/v2"
 
 	"github.com/tlsrpt-agent/tlsrpt-agent/agent"
+	"github.com/tlsrpt-agent/tlsrpt-agent/schema"
 )
 
 // defaultConfig is read where no file is named; it need not exist.
@@ -59,11 +60,12 @@ type postfixLogConfig struct {
 }
 
 type libtlsrptConfig struct {
-	Socket    string `toml:"socket" doc:"The datagram socket that Postfix >= 3.10 sends to; smtp_tlsrpt_socket_name names the same file. Under systemd socket activation the passed socket of this path is used."`
-	Mode      string `toml:"mode" doc:"Its mode, octal."`
-	User      string `toml:"user" doc:"Its owner, a name or a number. Empty: the user of the agent."`
-	Group     string `toml:"group" doc:"Its group, a name or a number. Empty: the group of the agent."`
-	SendingIP string `toml:"sending_ip" doc:"What stands in reports for a private sending address (NAT, containers). Empty: it is left out."`
+	Socket        string `toml:"socket" doc:"The datagram socket that Postfix >= 3.10 sends to; smtp_tlsrpt_socket_name names the same file. Under systemd socket activation the passed socket of this path is used."`
+	Mode          string `toml:"mode" doc:"Its mode, octal."`
+	User          string `toml:"user" doc:"Its owner, a name or a number. Empty: the user of the agent."`
+	Group         string `toml:"group" doc:"Its group, a name or a number. Empty: the group of the agent."`
+	CountsReports bool   `toml:"counts_reports" doc:"For Postfix 3.10.0 to 3.10.3, which tells of the sessions of report mail too: days of a mail domain that reports alone may explain are not reported, so that reports do not cause reports. It is decided a day later."`
+	SendingIP     string `toml:"sending_ip" doc:"What stands in reports for a private sending address (NAT, containers). Empty: it is left out."`
 }
 
 type dnsConfig struct {
@@ -72,12 +74,22 @@ type dnsConfig struct {
 }
 
 type submitConfig struct {
-	Schedule     string   `toml:"schedule" doc:"When closed days are submitted: a cron expression of five fields, in UTC."`
-	Grace        duration `toml:"grace" doc:"How long after midnight UTC a day stays open for late sessions."`
-	Spread       duration `toml:"spread" doc:"Each domain gets one random moment within this time after the run; its record is looked up and its report sent then."`
-	MaxAge       duration `toml:"max_age" doc:"Days that ended longer ago are not sent any more."`
-	PerHost      int      `toml:"per_host" doc:"How many deliveries go to one destination host at the same time."`
-	AllowPrivate bool     `toml:"allow_private" doc:"For tests only: https destinations, MX hosts of via = \"mx\" and MTA-STS hosts may have private and loopback addresses."`
+	Schedule       string   `toml:"schedule" doc:"When closed days are submitted: a cron expression of five fields, in UTC."`
+	Grace          duration `toml:"grace" doc:"How long after midnight UTC a day stays open for late sessions."`
+	Spread         duration `toml:"spread" doc:"Each domain gets one random moment within this time after the run; its record is looked up and its report sent then."`
+	MaxAge         duration `toml:"max_age" doc:"Days that ended longer ago are not sent any more."`
+	PerHost        int      `toml:"per_host" doc:"How many deliveries go to one destination host at the same time."`
+	AllRUA         bool     `toml:"all_rua" doc:"Send a report to every rua of a record. False: to the first, and to the next only after a failure."`
+	OnlyFailures   bool     `toml:"only_failures" doc:"Report only days of a domain with a failed session."`
+	MinSessions    int64    `toml:"min_sessions" doc:"Report only days of a domain with this many sessions."`
+	OnlyDomains    []string `toml:"only_domains" doc:"Report only about these domains: \"example.com\", \"*.example.com\" for every domain below it, or \"*\". Empty: about all."`
+	ExcludeDomains []string `toml:"exclude_domains" doc:"Report nothing about these domains, in the same form, whatever only_domains says."`
+	ExcludeRUA     []string `toml:"exclude_rua" doc:"Send nothing to these destinations: \"a@example.com\", \"*@example.com\", \"*@*.example.com\", \"https://example.com\" (every path), \"https://*.example.com/v1/*\". Case does not count."`
+	MXHostReports  bool     `toml:"mx_host_reports" doc:"Report sessions with DANE to the TLSA base domain too, normally the MX host, where it has a TLSRPT record of its own. Not those of libtlsrpt sources."`
+	Archive        string   `toml:"archive" doc:"A local directory for a copy of every report, one directory a day; nothing is ever deleted there. Empty: none is kept."`
+	BCC            string   `toml:"bcc" doc:"A mail address that gets a copy of every report, also of those sent by HTTPS. Empty: none."`
+	DryRun         bool     `toml:"dry_run" doc:"Make and archive reports, and send none: their deliveries end as suppressed."`
+	AllowPrivate   bool     `toml:"allow_private" doc:"For tests only: https destinations, MX hosts of via = \"mx\" and MTA-STS hosts may have private and loopback addresses."`
 }
 
 type mailConfig struct {
@@ -108,11 +120,13 @@ func defaults() config {
 	c.Store.Keep = duration{30 * 24 * time.Hour}
 	c.DNS.Parallel = 32
 	c.Submit = submitConfig{
-		Schedule: agent.DefaultSchedule,
-		Grace:    duration{15 * time.Minute},
-		Spread:   duration{4 * time.Hour},
-		MaxAge:   duration{agent.DefaultMaxAge},
-		PerHost:  agent.DefaultPerHost,
+		Schedule:    agent.DefaultSchedule,
+		Grace:       duration{15 * time.Minute},
+		Spread:      duration{4 * time.Hour},
+		MaxAge:      duration{agent.DefaultMaxAge},
+		PerHost:     agent.DefaultPerHost,
+		AllRUA:      true,
+		MinSessions: 1,
 	}
 	c.Mail.Via = "smtp://localhost:25"
 	c.DKIM.Selector = "tlsrpt"
@@ -241,6 +255,9 @@ func (c *config) check() error {
 	if c.Submit.MaxAge.Duration == 0 {
 		return errors.New("submit.max_age: 0 would submit no day at all")
 	}
+	if err := c.checkChoice(); err != nil {
+		return err
+	}
 	if spread := c.Submit.Spread.Duration; spread > 24*time.Hour {
 		return fmt.Errorf("submit.spread: %s is more than a day", c.Submit.Spread)
 	}
@@ -275,6 +292,57 @@ func (c *config) check() error {
 		}
 	}
 	return nil
+}
+
+// checkChoice finds faults in the settings of who gets reports.
+func (c *config) checkChoice() error {
+	s := &c.Submit
+	for _, p := range []struct {
+		name   string
+		choice agent.Choice
+	}{
+		{"only_domains", agent.Choice{OnlyDomains: s.OnlyDomains}},
+		{"exclude_domains", agent.Choice{ExcludeDomains: s.ExcludeDomains}},
+		{"exclude_rua", agent.Choice{ExcludeRUA: s.ExcludeRUA}},
+	} {
+		if err := p.choice.Check(); err != nil {
+			return fmt.Errorf("submit.%s: %s", p.name, strings.TrimPrefix(err.Error(), "agent: "))
+		}
+	}
+	if s.MinSessions < 0 {
+		return fmt.Errorf("submit.min_sessions: %d is less than 0", s.MinSessions)
+	}
+	if s.BCC == "" {
+		return c.checkCountsReports()
+	}
+	if _, err := schema.ParseAddress(s.BCC); err != nil {
+		return fmt.Errorf("submit.bcc: %q is not a mail address", s.BCC)
+	}
+	if c.Mail.Via == "" {
+		return errors.New("submit.bcc: no mail is sent, because mail.via is empty")
+	}
+	return c.checkCountsReports()
+}
+
+// checkCountsReports finds a max_age that leaves no time to find out.
+func (c *config) checkCountsReports() error {
+	if c.countsReports() && c.Submit.MaxAge.Duration < 48*time.Hour {
+		return fmt.Errorf("submit.max_age: %s is too short for source.libtlsrpt.counts_reports, which decides a day later: want 2d at least", c.Submit.MaxAge)
+	}
+	return nil
+}
+
+// countsReports reports whether sessions of report mail are counted.
+func (c *config) countsReports() bool {
+	return slices.ContainsFunc(c.Source.Libtlsrpt, func(s libtlsrptConfig) bool { return s.CountsReports })
+}
+
+// choice is who gets reports.
+func (c *submitConfig) choice() agent.Choice {
+	return agent.Choice{
+		OnlyDomains: c.OnlyDomains, ExcludeDomains: c.ExcludeDomains, ExcludeRUA: c.ExcludeRUA,
+		OnlyFailures: c.OnlyFailures, MinSessions: c.MinSessions,
+	}
 }
 
 // duration is a time.Duration that also reads days, "30d". It is a struct so

@@ -51,7 +51,9 @@ func (d *daemon) collect(ctx context.Context, stdin io.Reader) error {
 	if err != nil {
 		return err
 	}
-	d.collecting, err = agent.New(agent.Options{Store: d.store, Sources: sources, Logger: d.log})
+	d.collecting, err = agent.New(agent.Options{
+		Store: d.store, Sources: sources, MXHostReports: d.config.Submit.MXHostReports, Logger: d.log,
+	})
 	return err
 }
 
@@ -128,6 +130,7 @@ func (c *config) untilRestart(next *config) (late []string) {
 	}
 	keep("store.path", &c.Store.Path, &next.Store.Path)
 	keep("submit.spread", &c.Submit.Spread, &next.Submit.Spread)
+	keep("submit.mx_host_reports", &c.Submit.MXHostReports, &next.Submit.MXHostReports)
 	keep("source", &c.Source, &next.Source)
 	if len(c.Source.PostfixLog) == 0 {
 		return late

@@ -61,6 +61,7 @@ type deliveryLine struct {
 	Next     *schema.Timestamp        `json:"next-attempt,omitempty"`
 	Done     *schema.Timestamp        `json:"done,omitempty"`
 	Error    string                   `json:"error,omitempty"`
+	Copy     bool                     `json:"copy,omitempty"`
 }
 
 func (a *app) deliveries(cmd *cobra.Command, f aggregator.DeliveryFilter) error {
@@ -77,14 +78,14 @@ func (a *app) deliveries(cmd *cobra.Command, f aggregator.DeliveryFilter) error 
 		if a.json {
 			return writeJSON(a.stdout, deliveryLine{
 				d.ID, d.Day, d.Domain, d.ReportID, d.RUA, d.State, d.Attempts,
-				timestamp(d.First), timestamp(d.Next), timestamp(d.Done), d.LastError,
+				timestamp(d.First), timestamp(d.Next), timestamp(d.Done), d.LastError, d.Copy,
 			})
 		}
 		next := "-"
 		if d.State == aggregator.DeliveryPending {
 			next = schema.Timestamp{Time: d.Next}.String()
 		}
-		t.row(d.ID, d.Day, d.Domain, d.RUA, d.State, d.Attempts, next, orDash(d.LastError))
+		t.row(d.ID, d.Day, d.Domain, string(d.RUA)+copyMark(d.Copy), d.State, d.Attempts, next, orDash(d.LastError))
 		return nil
 	})
 	if err != nil || a.json {

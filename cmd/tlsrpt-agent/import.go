@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tlsrpt-agent/tlsrpt-agent/agent"
 	"github.com/tlsrpt-agent/tlsrpt-agent/aggregator"
 	"github.com/tlsrpt-agent/tlsrpt-agent/collector/postfixlog"
 	"github.com/tlsrpt-agent/tlsrpt-agent/internal/policy"
@@ -265,6 +266,9 @@ func (s *importSink) RecordSpans(ctx context.Context, source string, cursor []by
 	record := s.store.RecordLooking
 	if s.flags.report {
 		record = s.store.RecordSpans
+		if s.config.Submit.MXHostReports {
+			record = agent.WithMXHosts(s.store).RecordSpans
+		}
 	}
 	err := record(ctx, source, cursor, counts, spans)
 	if err == nil {

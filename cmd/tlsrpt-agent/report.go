@@ -73,6 +73,14 @@ func (a *app) preview(cmd *cobra.Command, domain string, day schema.Day) (submit
 	if errors.Is(err, agent.ErrOptions) && s.submitter == nil {
 		return submitter.Parcel{}, nil, errNoContact
 	}
+	state, reason, verr := s.agent.Verdict(cmd.Context(), domain, day)
+	switch {
+	case err == nil && state != "":
+		fmt.Fprintf(a.stderr, "tlsrpt-agent: hint: it is not sent: %s: %s\n", state, printable(reason))
+		err = verr
+	case errors.Is(err, aggregator.ErrNoData) && verr == nil && state != "":
+		return p, nil, fmt.Errorf("no report was made about %s on %s: %s", domain, day, state)
+	}
 	return p, s.submitter, noData(err, domain)
 }
 

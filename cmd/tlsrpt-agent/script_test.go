@@ -120,9 +120,6 @@ path = %q
 socket = %q
 [dns]
 servers = [%q]
-[submit]
-allow_private = true
-grace = "0s"
 [mail]
 via = "smtp://%s"
 helo = "out.example.com"
@@ -131,6 +128,9 @@ key = %q
 [https]
 ca_file = %q
 ports = [1, 443, %d]
+[submit] # last, so that a script can add to it
+allow_private = true
+grace = "0s"
 `, filepath.Join(dir, "tlsrpt.db"), filepath.Join(dir, "tlsrpt.sock"), w.Zone.Addr(), w.SMTP.Addr(),
 		filepath.Join(dir, "dkim.pem"), write("ca.pem", w.HTTPS.CAPEM()), w.HTTPS.Port()))
 	ts.Setenv("HTTPS", w.URL(""))

@@ -110,17 +110,23 @@ func (s *setup) makeSubmitter() (err error) {
 func (s *setup) makeAgent(log *slog.Logger) (err error) {
 	c := &s.config
 	s.agent, err = agent.New(agent.Options{
-		Store:        s.store,
-		Submitter:    s.submitter,
-		Organization: c.Organization.Name,
-		Contact:      c.Organization.Contact,
-		From:         c.Mail.From,
-		Schedule:     c.Submit.Schedule,
-		Grace:        orNone(c.Submit.Grace.Duration),
-		MaxAge:       c.Submit.MaxAge.Duration,
-		Keep:         c.Store.Keep.Duration,
-		PerHost:      c.Submit.PerHost,
-		Logger:       log,
+		Store:         s.store,
+		Submitter:     s.submitter,
+		Organization:  c.Organization.Name,
+		Contact:       c.Organization.Contact,
+		From:          c.Mail.From,
+		Schedule:      c.Submit.Schedule,
+		Grace:         orNone(c.Submit.Grace.Duration),
+		MaxAge:        c.Submit.MaxAge.Duration,
+		Keep:          c.Store.Keep.Duration,
+		PerHost:       c.Submit.PerHost,
+		Choice:        c.Submit.choice(),
+		OneRUA:        !c.Submit.AllRUA,
+		DryRun:        c.Submit.DryRun,
+		Archive:       c.Submit.Archive,
+		BCC:           c.Submit.BCC,
+		CountsReports: c.countsReports(),
+		Logger:        log,
 	})
 	return err
 }

@@ -11,7 +11,6 @@ import (
 	"github.com/tlsrpt-agent/tlsrpt-agent/agent"
 	"github.com/tlsrpt-agent/tlsrpt-agent/aggregator"
 	"github.com/tlsrpt-agent/tlsrpt-agent/schema"
-	"github.com/tlsrpt-agent/tlsrpt-agent/submitter"
 )
 
 func (a *app) submitCommand() *cobra.Command {
@@ -67,6 +66,9 @@ func (a *app) submit(cmd *cobra.Command, s agent.Submission) error {
 		fmt.Fprintf(a.stderr, "tlsrpt-agent: %d sent, %d waiting for another attempt, %d given up\n",
 			tally[aggregator.DeliverySent], tally[aggregator.DeliveryPending], tally[aggregator.DeliveryGaveUp]+tally[aggregator.DeliveryExpired])
 	}
+	if relay := up.agent.Stats().Relay; relay.Paused {
+		return hint(errors.New("the relay refuses, so mail waits"), printable(relay.Reason), `"tlsrpt-agent check" looks at the settings`)
+	}
 	if len(tally) == 0 && !a.json {
 		fmt.Fprintln(a.stderr, "tlsrpt-agent: hint: nothing was due; \"tlsrpt-agent pending\" and \"tlsrpt-agent deliveries\" say why")
 	}
@@ -81,12 +83,12 @@ func (a *app) printAttempt(d aggregator.Delivery, o aggregator.Outcome) error {
 	if a.json {
 		line := deliveryLine{
 			ID: d.ID, Day: d.Day, Domain: d.Domain, ReportID: d.ReportID, RUA: d.RUA, State: o.State,
-			Attempts: d.Attempts, First: timestamp(d.First), Next: timestamp(o.Next), Error: o.Error,
+			Attempts: d.Attempts, First: timestamp(d.First), Next: timestamp(o.Next), Error: o.Error, Copy: d.Copy,
 		}
 		return writeJSON(a.stdout, line)
 	}
 	_, err := fmt.Fprintf(a.stdout, "%s %s -> %s: %s %s\n", d.Day, d.Domain,
-		printable(string(d.RUA)), o.State, printable(o.Error))
+		printable(string(d.RUA))+copyMark(d.Copy), o.State, printable(o.Error))
 	return err
 }
 
@@ -109,35 +111,76 @@ func (a *app) dryRun(cmd *cobra.Command, s agent.Submission, dir string) error {
 	if err := os.MkdirAll(dir, 0o750); err != nil {
 		return err
 	}
-	return up.agent.DryRun(cmd.Context(), s, func(p submitter.Parcel, ruas []schema.RUA) error {
-		path := filepath.Join(dir, onDisk(p.FileName))
-		for _, rua := range ruas {
-			if a.json {
-				if err := writeJSON(a.stdout, dryRunLine{p.Domain, p.ReportID, rua, path}); err != nil {
-					return err
-				}
-				continue
-			}
-			fmt.Fprintf(a.stdout, "%s -> %s: %s\n", p.Domain, printable(string(rua)), path)
-		}
-		return os.WriteFile(path, p.Gzip, 0o640)
-	})
+	return up.agent.DryRun(cmd.Context(), s, func(d agent.Draft) error { return a.printDraft(d, dir) })
 }
 
-// dryRunLine is one line of "submit --dry-run --json".
-type dryRunLine struct {
-	Domain   string     `json:"domain"`
-	ReportID string     `json:"report-id"`
-	RUA      schema.RUA `json:"rua"`
-	File     string     `json:"file"`
-}
-
-// onDisk is the name of a report as file systems take it. A domain of a stranger
-// may be so long that the name of RFC 8460 is not; the id at its end is unique.
-func onDisk(name string) string {
-	const most = 255 // bytes
-	if len(name) <= most {
-		return name
+// printDraft writes the report of a draft into dir, and says where it would go or
+// why it would not be sent.
+func (a *app) printDraft(d agent.Draft, dir string) error {
+	line := dryRunLine{Day: d.Day, Domain: d.Domain, State: d.State, Reason: d.Reason}
+	if d.Parcel == nil {
+		return a.printDryRun(line)
 	}
-	return name[len(name)-most:]
+	line.ReportID, line.File = d.Parcel.ReportID, filepath.Join(dir, agent.DiskName(d.Parcel.FileName))
+	lines := []dryRunLine{}
+	add := func(rua schema.RUA, isCopy bool, reason string) {
+		l := line
+		l.RUA, l.Copy, l.Reason = rua, isCopy, reason
+		lines = append(lines, l)
+	}
+	for _, rua := range d.RUAs {
+		add(rua, false, "")
+	}
+	for _, w := range d.Withheld {
+		add(w.RUA, false, w.Reason)
+	}
+	if d.Copy != "" {
+		add(d.Copy, true, "")
+	}
+	for _, l := range lines {
+		if err := a.printDryRun(l); err != nil {
+			return err
+		}
+	}
+	return os.WriteFile(line.File, d.Parcel.Gzip, 0o640)
+}
+
+// dryRunLine is one line of "submit --dry-run --json". Where there is a reason
+// nothing would be sent.
+type dryRunLine struct {
+	Day      schema.Day       `json:"day"`
+	Domain   string           `json:"domain"`
+	State    aggregator.State `json:"state"`
+	Reason   string           `json:"reason,omitempty"`
+	ReportID string           `json:"report-id,omitempty"`
+	RUA      schema.RUA       `json:"rua,omitempty"`
+	Copy     bool             `json:"copy,omitempty"`
+	File     string           `json:"file,omitempty"`
+}
+
+func (a *app) printDryRun(l dryRunLine) error {
+	if a.json {
+		return writeJSON(a.stdout, l)
+	}
+	_, err := fmt.Fprintln(a.stdout, l.text())
+	return err
+}
+
+func (l dryRunLine) text() string {
+	rua := printable(string(l.RUA)) + copyMark(l.Copy)
+	switch {
+	case l.RUA == "":
+		return fmt.Sprintf("%s: not sent, %s: %s", l.Domain, l.State, printable(l.Reason))
+	case l.Reason != "":
+		return fmt.Sprintf("%s -> %s: not sent: %s: %s", l.Domain, rua, printable(l.Reason), l.File)
+	}
+	return fmt.Sprintf("%s -> %s: %s", l.Domain, rua, l.File)
+}
+
+// copyMark follows the destination of a copy for the operator.
+func copyMark(isCopy bool) string {
+	if isCopy {
+		return " (copy)"
+	}
+	return ""
 }

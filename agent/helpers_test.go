@@ -1,0 +1,42 @@
+package agent
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/tlsrpt-agent/tlsrpt-agent/aggregator"
+	"github.com/tlsrpt-agent/tlsrpt-agent/submitter"
+)
+
+type submitterError = submitter.Error
+
+// restart goes on with other options.
+func (b *bench) restart(o Options) {
+	b.Helper()
+	b.stop()
+	b.start(o)
+}
+
+// deliveries is all of them, by id.
+func (b *bench) deliveries() (all []aggregator.Delivery) {
+	b.Helper()
+	check(b.T, b.store.Deliveries(b.Context(), aggregator.DeliveryFilter{}, func(d aggregator.Delivery) error {
+		all = append(all, d)
+		return nil
+	}))
+	return all
+}
+
+// ends is "domain rua state reason" of all deliveries.
+func (b *bench) ends() (s []string) {
+	b.Helper()
+	for _, d := range b.deliveries() {
+		s = append(s, fmt.Sprintf("%s %s %s %s", d.Domain, d.RUA, d.State, d.LastError))
+	}
+	return s
+}
+
+// equalSorted reports whether a and b are equal but for their order.
+func equalSorted(a, b []string) bool {
+	return slices.Equal(slices.Sorted(slices.Values(a)), slices.Sorted(slices.Values(b)))
+}
