@@ -87,11 +87,9 @@ func (a *Agent) ownReports(ctx context.Context, d aggregator.DomainDay) (bool, e
 		return false, err
 	}
 	if over := a.closing(d.Day + 1); time.Now().Before(over) {
-		until := d.Due.Add(24 * time.Hour) // spread like any other domain-day
-		if until.Before(over) {
-			until = over
-		}
-		return false, &heldBack{until}
+		// At the same time of day as without the hold, so that it stays spread.
+		const day = 24 * time.Hour
+		return false, &heldBack{over.Add((d.Due.Sub(over)%day + day) % day)}
 	}
 	next, err := a.mailDay(ctx, d.Day+1, d.Domain)
 	return next.sessions <= sessionsPerReport*next.handed, err
