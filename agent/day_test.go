@@ -33,6 +33,7 @@ type world struct {
 	asked   map[string]int
 	faults  map[string]error // by domain: of the look-up
 	refuse  func(to string, attempt int) error
+	slow    time.Duration  // how long each attempt takes
 	tries   map[string]int // by recipient
 	mails   []arrived
 }
@@ -77,9 +78,15 @@ func (w *world) Mail(_ context.Context, e submitter.Envelope, message []byte) er
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.tries[to]++
+	try := w.tries[to]
+	if w.slow > 0 {
+		w.mu.Unlock()
+		time.Sleep(w.slow)
+		w.mu.Lock()
+	}
 	var err error
 	if w.refuse != nil {
-		err = w.refuse(to, w.tries[to])
+		err = w.refuse(to, try)
 	}
 	w.mails = append(w.mails, arrived{time.Now(), to, bytes.Clone(message), err == nil})
 	return err

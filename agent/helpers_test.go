@@ -1,10 +1,12 @@
 package agent
 
 import (
+	"context"
 	"fmt"
 	"slices"
 
 	"github.com/tlsrpt-agent/tlsrpt-agent/aggregator"
+	"github.com/tlsrpt-agent/tlsrpt-agent/schema"
 	"github.com/tlsrpt-agent/tlsrpt-agent/submitter"
 )
 
@@ -39,4 +41,34 @@ func (b *bench) ends() (s []string) {
 // equalSorted reports whether a and b are equal but for their order.
 func equalSorted(a, b []string) bool {
 	return slices.Equal(slices.Sorted(slices.Values(a)), slices.Sorted(slices.Values(b)))
+}
+
+// run runs the agent until stop is called.
+func (b *bench) run() (stop func()) {
+	b.Helper()
+	ctx, cancel := context.WithCancel(b.Context())
+	done := make(chan error, 1)
+	go func() { done <- b.Agent.Run(ctx) }()
+	return func() {
+		b.Helper()
+		cancel()
+		if err := <-done; err != nil {
+			b.Error(err)
+		}
+	}
+}
+
+// tried is how many attempts there were at a recipient.
+func (w *world) tried(to string) int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.tries[to]
+}
+
+// Mail hangs for the host that is dead.
+func (d *deadHost) Mail(ctx context.Context, e submitter.Envelope, message []byte) error {
+	if schema.AddressDomain(e.To) == d.dead {
+		return d.hanging.Mail(ctx, e, message)
+	}
+	return d.world.Mail(ctx, e, message)
 }

@@ -2,8 +2,10 @@ package agent
 
 import (
 	"context"
+	"slices"
 	"strings"
 
+	"github.com/tlsrpt-agent/tlsrpt-agent/aggregator"
 	"github.com/tlsrpt-agent/tlsrpt-agent/collector"
 	"github.com/tlsrpt-agent/tlsrpt-agent/schema"
 )
@@ -58,4 +60,33 @@ func (a *Agent) sink(source collector.Source) collector.Sink {
 		return a.store
 	}
 	return mxHosts{a.store}
+}
+
+// maxSharing bounds how many records are looked up to find out whether an MX host
+// has been told.
+const maxSharing = 8
+
+// toldAlready reports whether the report about an MX host would go where the
+// reports about its recipient domains go, which have all it has: every session
+// that was counted for it was counted for a domain whose record has the same
+// destinations. Where that would take many look-ups the report is sent.
+func (a *Agent) toldAlready(ctx context.Context, d aggregator.DomainDay, ruas []schema.RUA) (bool, error) {
+	if !a.o.MXHostReports || d.Part > 0 {
+		return false, nil
+	}
+	domains, theirs, err := a.store.Sharing(ctx, d, maxSharing+1)
+	if err != nil || len(domains) == 0 || len(domains) > maxSharing {
+		return false, err
+	}
+	if all, err := a.store.Sessions(ctx, d.Day, d.Domain); err != nil || all != theirs {
+		return false, err
+	}
+	ruas = slices.Sorted(slices.Values(ruas))
+	for _, domain := range domains {
+		_, rec, err := a.submitter.Discover(ctx, domain)
+		if err != nil || !slices.Equal(ruas, slices.Sorted(slices.Values(rec.RUA))) {
+			return false, nil
+		}
+	}
+	return true, nil
 }

@@ -283,6 +283,12 @@ func (a *Agent) decide(ctx context.Context, d aggregator.DomainDay) (p aggregato
 		p.State = aggregator.StateExcluded
 		return p, byExcludeRUA + " has every rua", nil
 	}
+	if told, err := a.toldAlready(ctx, d, rec.RUA); err != nil {
+		return p, "", err
+	} else if told {
+		p.State, p.RUAs, p.Withheld = aggregator.StateExcluded, nil, nil
+		return p, "the reports about its recipient domains go to the same destinations", nil
+	}
 	if !a.o.DryRun {
 		p.Copy = a.bcc
 	}

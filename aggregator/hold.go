@@ -47,3 +47,23 @@ func (s *Store) HandedOver(ctx context.Context, day schema.Day, mailDomain strin
 	})
 	return n, err
 }
+
+// Sharing is the other domains that had sessions under the policies of a
+// domain-day, on its day, and how many sessions; at most limit of the domains. It
+// reads all tallies of the day.
+func (s *Store) Sharing(ctx context.Context, dd DomainDay, limit int) (domains []string, sessions int64, err error) {
+	err = s.read(ctx, fmt.Sprintf("looking for what %s shares on %s", dd.Domain, dd.Day), func(tx *sql.Tx) error {
+		rows, err := tx.Query(`SELECT d.name, sum(t.success + t.failure) FROM tally t JOIN domain d ON d.id = t.domain
+			WHERE t.day = ?1 AND t.part >= 0 AND t.domain <> ?2
+				AND t.policy IN (SELECT policy FROM tally WHERE day = ?1 AND domain = ?2 AND part = ?3)
+			GROUP BY t.domain LIMIT ?4`, dd.Day, s.keys.domain(dd.Domain), dd.Part, limit)
+		domains, err = collect(rows, err, func(r *sql.Rows) (name string, err error) {
+			var n int64
+			err = r.Scan(&name, &n)
+			sessions += n
+			return name, err
+		})
+		return err
+	})
+	return domains, sessions, err
+}

@@ -126,6 +126,7 @@ func (s *setup) makeAgent(log *slog.Logger) (err error) {
 		Archive:       c.Submit.Archive,
 		BCC:           c.Submit.BCC,
 		CountsReports: c.countsReports(),
+		MXHostReports: c.Submit.MXHostReports,
 		Logger:        log,
 	})
 	return err
