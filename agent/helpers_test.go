@@ -3,6 +3,8 @@ package agent
 import (
 	"context"
 	"fmt"
+	"io"
+	"log"
 	"slices"
 
 	"github.com/tlsrpt-agent/tlsrpt-agent/aggregator"
@@ -72,3 +74,6 @@ func (d *deadHost) Mail(ctx context.Context, e submitter.Envelope, message []byt
 	}
 	return d.world.Mail(ctx, e, message)
 }
+
+// discardLog is where an HTTP server may complain.
+func discardLog() *log.Logger { return log.New(io.Discard, "", 0) }
