@@ -137,6 +137,7 @@ type Agent struct {
 	archive   *archive
 	relay     *relay
 
+	pause    time.Duration // the constant; tests of weeks look less often
 	released chan struct{} // a day was released: the planner has work
 	stopped  atomic.Bool   // Run has ended
 }
@@ -192,6 +193,7 @@ func New(o Options) (*Agent, error) {
 		bcc:       bcc,
 		archive:   &archive{dir: o.Archive, log: o.Logger},
 		relay:     &relay{log: o.Logger},
+		pause:     pause,
 		released:  make(chan struct{}, 1),
 	}
 	a.counter = collector.NewCounter(a.sink(nil), recordSource, collector.CounterOptions{Logger: o.Logger})

@@ -144,6 +144,8 @@ type bench struct {
 	store *aggregator.Store
 	path  string
 	end   func()
+
+	rarely bool // see restartRarely
 }
 
 // bubble runs f in a bubble whose clock stands at midnight of day0.
@@ -171,6 +173,9 @@ func (b *bench) start(o Options) {
 	o.Submitter = &submitter.Submitter{Resolver: b.world, Mail: b.world, ExternalDKIM: true}
 	b.Agent, err = New(o)
 	check(b.T, err)
+	if b.rarely {
+		b.Agent.pause = 20 * time.Minute
+	}
 	ctx, cancel := context.WithCancel(b.Context())
 	done := make(chan error, 1)
 	go func() { done <- b.Agent.Run(ctx) }()

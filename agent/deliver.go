@@ -142,19 +142,19 @@ func (d *deliverer) turn(ctx, attempts context.Context) (time.Duration, error) {
 		return time.Second, err
 	}
 	if ctx.Err() != nil {
-		return pause, nil
+		return d.agent.pause, nil
 	}
 	for d.sated = true; d.sated && d.busy < d.slots; {
 		wait, err := d.claim(ctx, attempts)
 		if err != nil || wait > 0 {
-			return min(max(wait, rest), pause), err
+			return min(max(wait, rest), d.agent.pause), err
 		}
 	}
 	next, err := d.agent.store.NextAttempt(ctx, d.which)
 	if err != nil || next.IsZero() {
-		return pause, err
+		return d.agent.pause, err
 	}
-	return min(max(time.Until(next), rest), pause), nil
+	return min(max(time.Until(next), rest), d.agent.pause), nil
 }
 
 // claim starts an attempt for each delivery that idle workers can take. While
@@ -167,12 +167,17 @@ func (d *deliverer) claim(ctx, attempts context.Context) (wait time.Duration, er
 		return may.wait, nil
 	}
 	c := aggregator.Claim{Max: may.max, PerHost: d.agent.o.PerHost, Lease: lease, Filter: d.which}
+	c.Filter.Begun = may.probe // its 24 hours have begun already
 	claimed, err := d.agent.store.Claim(ctx, now, c)
+	if err == nil && may.probe && len(claimed) == 0 {
+		c.Filter.Begun = false
+		claimed, err = d.agent.store.Claim(ctx, now, c)
+	}
 	if len(claimed) == 0 {
 		d.relay.unused(may.probe)
 	}
 	if err != nil {
-		return pause, err
+		return d.agent.pause, err
 	}
 	for _, delivery := range claimed {
 		go func() {

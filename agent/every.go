@@ -37,9 +37,9 @@ func (a *Agent) every(ctx context.Context, name string, do step, kick <-chan str
 			a.log.Error("step failed, it will be repeated", "step", name, "error", err)
 			next = time.Time{}
 		}
-		wait := pause
+		wait := a.pause
 		if !next.IsZero() {
-			wait = min(max(time.Until(next), rest), pause)
+			wait = min(max(time.Until(next), rest), a.pause)
 		}
 		timer.Reset(wait)
 	}

@@ -21,6 +21,15 @@ func (b *bench) restart(o Options) {
 	b.start(o)
 }
 
+// restartRarely is restart of an agent that looks at the store less often: what
+// it does itself it knows of, and a test of weeks takes a tenth of the time.
+func (b *bench) restartRarely(o Options) {
+	b.Helper()
+	b.stop()
+	b.rarely = true
+	b.start(o)
+}
+
 // deliveries is all of them, by id.
 func (b *bench) deliveries() (all []aggregator.Delivery) {
 	b.Helper()

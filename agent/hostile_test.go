@@ -296,6 +296,7 @@ func TestHostileWorld(t *testing.T) {
 		check(t, err)
 		a, err := New(Options{Store: store, Contact: "tls-reports@example.com", Submitter: s})
 		check(t, err)
+		a.pause = 20 * time.Minute
 		b := &bench{T: t, Agent: a, store: store}
 		stop := b.run()
 		for _, d := range domains {

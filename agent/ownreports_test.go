@@ -54,7 +54,7 @@ func TestOwnReports(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			bubble(t, func(b *bench) {
-				b.restart(Options{CountsReports: c.counts})
+				b.restartRarely(Options{CountsReports: c.counts})
 				l := &loop{bench: b, after: map[string][]time.Duration{}, fails: map[string]bool{}}
 				for kind, after := range kinds {
 					for _, d := range []string{kind + ".once.example", kind + ".daily.example"} {
@@ -105,7 +105,7 @@ func (b *bench) reportedDays(domain string, before schema.Day) int {
 // meanwhile, and survives a restart and a submission by hand.
 func TestOwnReportsHeld(t *testing.T) {
 	bubble(t, func(b *bench) {
-		b.restart(Options{CountsReports: true})
+		b.restartRarely(Options{CountsReports: true})
 		l := &loop{bench: b, after: map[string][]time.Duration{"example.org": plain}}
 		b.refuse = l.handedOver
 		b.session("example.org", false)
@@ -127,7 +127,7 @@ func TestOwnReportsHeld(t *testing.T) {
 			b.Errorf("drafts %q", drafts)
 		}
 		check(b.T, b.Submit(b.Context(), Submission{}, nil))
-		b.restart(Options{CountsReports: true})
+		b.restartRarely(Options{CountsReports: true})
 		b.until(day0+2, "12:00")
 		b.want("example.org 2000-01-01 1/0")
 		b.until(day0+3, "12:00")
@@ -142,7 +142,7 @@ func TestOwnReportsHeld(t *testing.T) {
 // each other going, and one whose reports go by HTTPS is reported at once.
 func TestOwnReportsElsewhere(t *testing.T) {
 	bubble(t, func(b *bench) {
-		b.restart(Options{CountsReports: true})
+		b.restartRarely(Options{CountsReports: true})
 		b.records["a.example"] = "v=TLSRPTv1; rua=mailto:tls@b.example"
 		b.records["b.example"] = "v=TLSRPTv1; rua=mailto:tls@a.example"
 		b.records["c.example"] = "v=TLSRPTv1; rua=mailto:tls@elsewhere.example"
@@ -167,7 +167,7 @@ func TestOwnReportsElsewhere(t *testing.T) {
 // of examples/postfix.
 func TestOwnReportsStubborn(t *testing.T) {
 	bubble(t, func(b *bench) {
-		b.restart(Options{CountsReports: true})
+		b.restartRarely(Options{CountsReports: true})
 		l := &loop{bench: b, after: map[string][]time.Duration{}}
 		b.refuse = l.handedOver
 		want := map[int]int{3: 2, 4: 2, 25: 6}
@@ -193,7 +193,7 @@ func TestOwnReportsStubborn(t *testing.T) {
 func TestOwnReportsProvider(t *testing.T) {
 	const customers = 20
 	bubble(t, func(b *bench) {
-		b.restart(Options{CountsReports: true})
+		b.restartRarely(Options{CountsReports: true})
 		l := &loop{bench: b, after: map[string][]time.Duration{"provider.example": plain}}
 		b.refuse = l.handedOver
 		b.records["provider.example"] = "v=TLSRPTv1; rua=mailto:tls@provider.example"

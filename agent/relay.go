@@ -18,7 +18,8 @@ const (
 // relay is what is known of the way that all mail takes. Once it refuses for a
 // reason that is ours (relaying denied, a wrong password, nobody answers), every
 // delivery would fail alike: so mail rests, and what waits is not attempted, so
-// that its 24 hours do not begin. After the pause one delivery is tried; while
+// that its 24 hours do not begin. After the pause one delivery is tried, one that
+// was tried before if there is any; while
 // that fails too the pauses grow.
 //
 // A refusal of one message alone, say for its size, costs the others one pause:
@@ -56,7 +57,7 @@ func (r *relay) admit(now time.Time, most int) admission {
 	case now.Before(r.until):
 		return admission{wait: r.until.Sub(now)}
 	case r.probing:
-		return admission{wait: pause} // its end wakes the lane
+		return admission{wait: lastRelayPause} // its end wakes the lane
 	}
 	r.probing = true
 	return admission{max: 1, probe: true}

@@ -253,6 +253,21 @@ func TestHold(t *testing.T) {
 	}
 }
 
+// TestClaimBegun: only what was attempted before is claimed.
+func TestClaimBegun(t *testing.T) {
+	s := newStore(t)
+	deliverTo(t, s, 2, "a.example")
+	begun := Claim{Filter: DeliveryFilter{Begun: true}}
+	if got := claim(t, s, testNow, begun); got != nil {
+		t.Errorf("claimed %v", got)
+	}
+	d := claim(t, s, testNow, Claim{Max: 1})[0]
+	settleOne(t, s, outcome(d, DeliveryPending))
+	if got := claim(t, s, far, begun); len(got) != 1 || got[0].ID != d.ID {
+		t.Errorf("claimed %v, want %d", got, d.ID)
+	}
+}
+
 // TestNextAttemptFiltered: what waits for one scheme says nothing of the other.
 func TestNextAttemptFiltered(t *testing.T) {
 	ctx := context.Background()

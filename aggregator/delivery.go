@@ -55,6 +55,7 @@ type DeliveryFilter struct {
 	Domain string        // that the report is about; "": any
 	State  DeliveryState // "": any
 	Scheme string        // of the rua, "https" or "mailto"; "": any
+	Begun  bool          // only those that were attempted
 }
 
 // condition is f as a condition on v and r, and its arguments.
@@ -70,6 +71,9 @@ func (f DeliveryFilter) condition(k keys) (where string, args []any) {
 	if f.Scheme != "" {
 		where += ` AND substr(v.rua, 1, ?) = ?`
 		args = append(args, len(f.Scheme)+1, f.Scheme+":")
+	}
+	if f.Begun {
+		where += ` AND v.first IS NOT NULL`
 	}
 	if f.State != "" {
 		where += ` AND v.state = ?`
