@@ -4,6 +4,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/tlsrpt-agent/tlsrpt-agent/aggregator"
 	"github.com/tlsrpt-agent/tlsrpt-agent/schema"
@@ -209,6 +210,30 @@ func TestDryRunSetting(t *testing.T) {
 		if got := b.state("example.org", day0); got != aggregator.StateReported {
 			b.Errorf("the day is %s", got)
 		}
+	}, "example.org")
+}
+
+// TestDryRunHoldsBack: what waits from before stays where it is, and goes on once
+// it may.
+func TestDryRunHoldsBack(t *testing.T) {
+	bubble(t, func(b *bench) {
+		b.refuse = func(_ string, attempt int) error {
+			if attempt == 1 {
+				return &submitterError{Temporary: true, RetryAfter: 6 * time.Hour, Reply: "451 later"}
+			}
+			return nil
+		}
+		b.session("example.org", false)
+		b.until(day0+1, "04:30")
+		b.restart(Options{DryRun: true})
+		b.until(day0+1, "11:00")
+		check(b.T, b.Submit(b.Context(), Submission{}, nil))
+		if len(b.mails) != 1 {
+			b.Errorf("%d attempts, want the one from before", len(b.mails))
+		}
+		b.restart(Options{})
+		b.until(day0+1, "12:00")
+		b.want("example.org 2000-01-01 1/0")
 	}, "example.org")
 }
 

@@ -31,9 +31,13 @@ const (
 // destination.
 type delivery []*deliverer
 
-// newDelivery makes the lanes for the deliveries that which selects. seen is told
-// of each outcome before it is stored; it may be nil.
+// newDelivery makes the lanes for the deliveries that which selects; none for a
+// dry run, which sends nothing of what waits either. seen is told of each outcome
+// before it is stored; it may be nil.
 func (a *Agent) newDelivery(which aggregator.DeliveryFilter, seen func(aggregator.Delivery, aggregator.Outcome)) delivery {
+	if a.o.DryRun {
+		return nil
+	}
 	var mu sync.Mutex
 	told := func(d aggregator.Delivery, o aggregator.Outcome) {
 		if seen != nil {

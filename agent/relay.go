@@ -19,8 +19,7 @@ const (
 // reason that is ours (relaying denied, a wrong password, nobody answers), every
 // delivery would fail alike: so mail rests, and what waits is not attempted, so
 // that its 24 hours do not begin. After the pause one delivery is tried, one that
-// was tried before if there is any; while
-// that fails too the pauses grow.
+// was tried before if there is any. While that fails too the pauses grow.
 //
 // A refusal of one message alone, say for its size, costs the others one pause:
 // the delivery that is tried next is another one.
