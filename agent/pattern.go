@@ -104,35 +104,34 @@ func parseHTTPSPattern(rest string) (ruaPattern, error) {
 	if path == "" {
 		p.open = true // of a host alone everything
 	}
-	any := authority == "*" || strings.HasPrefix(authority, "*:")
+	anyHost := authority == "*" || strings.HasPrefix(authority, "*:")
 	below := strings.HasPrefix(authority, "*.")
 	literal := strings.TrimPrefix(authority, "*.")
-	if any {
+	if anyHost {
 		literal = "any.invalid" + authority[1:]
 	}
 	rua, err := schema.ParseRUA("https://" + literal + path)
-	if err != nil {
+	if err != nil || strings.Contains(path, "*") { // as in an address
 		return ruaPattern{}, ErrPattern
 	}
-	_, _, p.path = splitHTTPS(rua)
-	if path == "" {
-		p.path = ""
+	if path != "" {
+		_, p.path = splitHTTPS(rua)
 	}
 	// A default port is lost in a rua, but was named here.
 	if u, err := url.Parse("https://" + literal); err == nil {
 		p.port = u.Port()
 	}
-	if !any {
+	if !anyHost {
 		p.host = domainPattern{rua.Host(), below}
 	}
 	return p, nil
 }
 
-// splitHTTPS is the parts of an https rua, the path with its query in lower case.
-func splitHTTPS(rua schema.RUA) (host, port, path string) {
+// splitHTTPS is the port of an https rua, and its path and query in lower case.
+func splitHTTPS(rua schema.RUA) (port, path string) {
 	u, err := url.Parse(string(rua))
 	if err != nil {
-		return "", "", ""
+		return "", ""
 	}
 	path = u.EscapedPath()
 	if u.RawQuery != "" {
@@ -141,7 +140,7 @@ func splitHTTPS(rua schema.RUA) (host, port, path string) {
 	if port = u.Port(); port == "" {
 		port = "443"
 	}
-	return u.Hostname(), port, strings.ToLower(path)
+	return port, strings.ToLower(path)
 }
 
 func (p *ruaPattern) matches(rua schema.RUA) bool {
@@ -152,7 +151,7 @@ func (p *ruaPattern) matches(rua schema.RUA) bool {
 		local := strings.TrimSuffix(rua.Address(), "@"+rua.Host())
 		return p.local == "*" || p.local == strings.ToLower(local)
 	}
-	_, port, path := splitHTTPS(rua)
+	port, path := splitHTTPS(rua)
 	if p.port != "" && p.port != port {
 		return false
 	}
