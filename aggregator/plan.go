@@ -45,6 +45,10 @@ type Plan struct {
 	// RUAs is where it is sent, one delivery each.
 	RUAs []schema.RUA
 
+	// Suppressed is those of RUAs that get no mail, and why. Their deliveries end
+	// at once.
+	Suppressed map[schema.RUA]string
+
 	// InTurn says that one rua is enough: each but the first is tried only when
 	// the one before it ended without being sent.
 	InTurn bool
@@ -176,13 +180,20 @@ func addReport(tx *sql.Tx, p *Plan, domain int64, now time.Time) error {
 	if next.IsZero() {
 		next = now
 	}
-	for i, rua := range p.RUAs {
-		if i > 0 && p.InTurn {
-			next = time.Time{}
+	for _, rua := range p.RUAs {
+		if why, ok := p.Suppressed[rua]; ok {
+			if _, err := tx.Exec(`INSERT INTO delivery (report, host, rua, state, created, done, error) VALUES (?, ?, ?, ?, ?, ?, ?)`,
+				report, rua.Host(), rua, DeliverySuppressed, now.Unix(), now.Unix(), why); err != nil {
+				return err
+			}
+			continue
 		}
 		if _, err := tx.Exec(`INSERT INTO delivery (report, host, rua, state, created, next) VALUES (?, ?, ?, ?, ?, ?)`,
 			report, rua.Host(), rua, DeliveryPending, now.Unix(), columnOf(next)); err != nil {
 			return err
+		}
+		if p.InTurn {
+			next = time.Time{}
 		}
 	}
 	return nil

@@ -157,7 +157,7 @@ func bareAddress(field string) string {
 	if _, rest, ok := strings.Cut(field, "<"); ok {
 		field, _, _ = strings.Cut(rest, ">")
 	}
-	return clean(field, maxValue)
+	return address(field)
 }
 
 // clean is s in one line, cut to size bytes: white space is one space, and what is

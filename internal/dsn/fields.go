@@ -107,9 +107,11 @@ func untyped(s string) string {
 	if kind, addr, ok := strings.Cut(s, ";"); ok && !strings.Contains(kind, "@") {
 		s = addr
 	}
-	s = clean(s, maxValue)
-	return strings.TrimSpace(strings.TrimSuffix(strings.TrimPrefix(s, "<"), ">"))
+	return address(s)
 }
+
+// address is s without the brackets that some put around it.
+func address(s string) string { return strings.Trim(clean(s, maxValue), "<> ") }
 
 // firstWord is s up to a space: some add a comment, "failed (bad address)".
 func firstWord(s string) string {

@@ -29,7 +29,7 @@ func plainFailures(failed, text string) []Recipient {
 	}
 	var all []Recipient
 	for addr := range strings.SplitSeq(failed, ",") {
-		if addr = clean(addr, maxValue); addr != "" && len(all) < maxRecipients {
+		if addr = address(addr); addr != "" && len(all) < maxRecipients {
 			all = append(all, plainFailure(addr, paragraph(text, addr)))
 		}
 	}
@@ -42,7 +42,7 @@ func qmailFailures(text string) (all []Recipient) {
 		head, why, _ := strings.Cut(strings.Trim(p, "\n"), "\n")
 		rest, begins := strings.CutPrefix(strings.TrimSpace(head), "<")
 		addr, ends := strings.CutSuffix(rest, ">:")
-		if addr = clean(addr, maxValue); begins && ends && addr != "" && len(all) < maxRecipients {
+		if addr = address(addr); begins && ends && addr != "" && len(all) < maxRecipients {
 			all = append(all, plainFailure(addr, why))
 		}
 	}
