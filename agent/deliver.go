@@ -182,7 +182,7 @@ func (a *Agent) attempt(ctx context.Context, d aggregator.Delivery) error {
 	if err != nil {
 		return &submitter.Error{RUA: d.RUA, Temporary: true, Err: fmt.Errorf("reading report %s: %w", d.ReportID, err)}
 	}
-	return a.submitter.Submit(ctx, parcel(r), d.RUA)
+	return a.submitter.Submit(ctx, parcel(r), d.RUA, a.store.BounceToken(d.ID, d.RUA))
 }
 
 // outcome says what becomes of a delivery after an attempt that ended with err.

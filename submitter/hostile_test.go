@@ -128,7 +128,7 @@ func TestHostileRelays(t *testing.T) {
 			r := relayAt(t, "smtp://"+addr, "", RelayOptions{Timeout: 100 * time.Millisecond})
 			began := time.Now()
 			s := &Submitter{Mail: r, ExternalDKIM: true, Timeout: 2 * time.Second}
-			err := s.Submit(t.Context(), parcel(t), "mailto:"+mailbox)
+			err := s.Submit(t.Context(), parcel(t), "mailto:"+mailbox, "")
 			e, ok := errors.AsType[*Error](err)
 			if !ok || !e.Temporary || !e.Ours || len(e.Error()) > 2*maxReply {
 				t.Errorf("%s at %q: %v, want a fault of ours", name, step, err)

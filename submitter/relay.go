@@ -18,6 +18,7 @@ import (
 	"github.com/emersion/go-sasl"
 	"github.com/emersion/go-smtp"
 
+	"github.com/tlsrpt-agent/tlsrpt-agent/internal/dsn"
 	"github.com/tlsrpt-agent/tlsrpt-agent/schema"
 )
 
@@ -176,7 +177,7 @@ func (r *Relay) refusal(ctx context.Context, err error) *Error {
 		e.Err = fmt.Errorf("relay %s refused", r)
 		e.Reply = printable(r.redact(replyCode(reply)+" "+reply.Message), maxReply)
 		if atRCPT && noSuchRecipient(reply) {
-			e.Temporary, e.Ours = false, false
+			e.Temporary, e.Ours, e.NoSuchRecipient = false, false, true
 		}
 	default:
 		e.Err = fmt.Errorf("relay %s: %s", r, printable(r.redact(err.Error()), maxReply))
@@ -194,18 +195,9 @@ func replyCode(reply *smtp.SMTPError) string {
 }
 
 // noSuchRecipient reports whether a refusal at RCPT is about the recipient's
-// address (RFC 3463, section 3.2). Of 5.1.x, servers say 5.1.0, 5.1.7 and 5.1.8
-// at RCPT about the sender, which is ours.
+// address.
 func noSuchRecipient(reply *smtp.SMTPError) bool {
-	c := reply.EnhancedCode
-	if reply.Code < 500 || c[0] != 5 || c[1] != 1 {
-		return false
-	}
-	switch c[2] {
-	case 1, 2, 3, 4, 5, 6, 10:
-		return true
-	}
-	return false
+	return reply.Code >= 500 && dsn.Status(reply.EnhancedCode).NoSuchRecipient()
 }
 
 // redact takes the password out of s, as it is and as it is sent.
