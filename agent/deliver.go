@@ -194,6 +194,9 @@ func outcome(d aggregator.Delivery, err error, now time.Time) aggregator.Outcome
 		return o
 	case !submitter.IsTemporary(err):
 		o.State, o.Error = aggregator.DeliveryGaveUp, err.Error()
+		if e, ok := errors.AsType[*submitter.Error](err); ok {
+			o.NoRecipient = e.NoSuchRecipient && !e.Ours
+		}
 		return o
 	}
 	o.Error = err.Error()

@@ -267,6 +267,9 @@ func (a *Agent) decide(ctx context.Context, d aggregator.DomainDay) (aggregator.
 	if err != nil {
 		return p, err
 	}
+	if p.Suppressed, err = a.suppressed(ctx, rec.RUA); err != nil {
+		return p, err
+	}
 	p.State, p.RUAs, p.Report = aggregator.StateReported, rec.RUA, stored(d, parcel)
 	return p, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/tlsrpt-agent/tlsrpt-agent/aggregator"
@@ -129,5 +130,9 @@ func (a *Agent) dryRunOne(ctx context.Context, day schema.Day, domain string, ma
 	if err != nil || plan.Report == nil {
 		return err
 	}
-	return made(parcel(*plan.Report), plan.RUAs)
+	ruas := slices.DeleteFunc(slices.Clone(plan.RUAs), func(rua schema.RUA) bool {
+		_, suppressed := plan.Suppressed[rua]
+		return suppressed
+	})
+	return made(parcel(*plan.Report), ruas)
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"unicode"
 
@@ -60,6 +61,35 @@ type Recipient struct {
 
 // Failed reports whether the mail will not be delivered.
 func (r *Recipient) Failed() bool { return r.Action == "failed" }
+
+// Is reports whether r is about mail to an address. Its local part is compared
+// without case, and its Original form as it is in a message and as it was in the
+// envelope (RFC 3461, section 4: xtext): servers do both.
+func (r *Recipient) Is(address string) bool {
+	return strings.EqualFold(r.Final, address) || strings.EqualFold(r.Original, address) ||
+		strings.EqualFold(fromXtext(r.Original), address)
+}
+
+// fromXtext is s decoded, or as it is where it is no xtext.
+func fromXtext(s string) string {
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		if s[i] != '+' {
+			b.WriteByte(s[i])
+			continue
+		}
+		if i+2 >= len(s) {
+			return s
+		}
+		c, err := strconv.ParseUint(s[i+1:i+3], 16, 8)
+		if err != nil {
+			return s
+		}
+		b.WriteByte(byte(c))
+		i += 2
+	}
+	return b.String()
+}
 
 // Parse reads one message. The error is [ErrNotDSN], or that of r.
 func Parse(r io.Reader) (Notification, error) {

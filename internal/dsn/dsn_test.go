@@ -177,6 +177,28 @@ func TestStatus(t *testing.T) {
 	}
 }
 
+func TestIs(t *testing.T) {
+	for _, c := range []struct {
+		r    Recipient
+		addr string
+		want bool
+	}{
+		{Recipient{Final: "tls@example.org"}, "tls@example.org", true},
+		{Recipient{Final: "TLS@Example.org"}, "tls@example.org", true},
+		{Recipient{Final: "x@example.net", Original: "tls@example.org"}, "tls@example.org", true},
+		{Recipient{Original: "tls+2Bx@example.org"}, "tls+x@example.org", true},
+		{Recipient{Original: "tls+x@example.org"}, "tls+x@example.org", true},
+		{Recipient{Original: "tls+2"}, "tls+2", true},
+		{Recipient{Original: "tls+2Bx@example.org"}, "tls@example.org", false},
+		{Recipient{Final: "x@example.net"}, "tls@example.org", false},
+		{Recipient{Final: "tls@example.org.example.net"}, "tls@example.org", false},
+	} {
+		if c.r.Is(c.addr) != c.want {
+			t.Errorf("%+v is %s: %t", c.r, c.addr, !c.want)
+		}
+	}
+}
+
 // render is a plain DSN that says the same as n.
 func render(n Notification) string {
 	var b strings.Builder
