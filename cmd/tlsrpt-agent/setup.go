@@ -150,6 +150,8 @@ func (c *config) submitter() (*submitter.Submitter, error) {
 		AllowPrivate:  c.Submit.AllowPrivate,
 		RetryInsecure: c.HTTPS.OnCertificateError == "retry-insecure",
 		Version:       version,
+
+		BounceDelimiter: c.Mail.BounceDelimiter,
 	}
 	domain := schema.AddressDomain(contact)
 	if s.Keys, err = c.DKIM.keys(domain); err != nil {
