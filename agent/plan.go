@@ -267,11 +267,9 @@ func (a *Agent) decide(ctx context.Context, d aggregator.DomainDay) (aggregator.
 	if err != nil {
 		return p, err
 	}
-	if p.Suppressed, err = a.suppressed(ctx, rec.RUA); err != nil {
-		return p, err
-	}
 	p.State, p.RUAs, p.Report = aggregator.StateReported, rec.RUA, stored(d, parcel)
-	return p, nil
+	err = a.withhold(ctx, &p)
+	return p, err
 }
 
 // errExpired means that no record could be looked up while it still mattered.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/tlsrpt-agent/tlsrpt-agent/aggregator"
@@ -130,9 +129,5 @@ func (a *Agent) dryRunOne(ctx context.Context, day schema.Day, domain string, ma
 	if err != nil || plan.Report == nil {
 		return err
 	}
-	ruas := slices.DeleteFunc(slices.Clone(plan.RUAs), func(rua schema.RUA) bool {
-		_, suppressed := plan.Suppressed[rua]
-		return suppressed
-	})
-	return made(parcel(*plan.Report), ruas)
+	return made(parcel(*plan.Report), plan.RUAs)
 }

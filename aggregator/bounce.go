@@ -125,7 +125,7 @@ func checkSent(tx *sql.Tx, id int64, at time.Time) error {
 }
 
 // resumeTurns gives those their turn back that had none because the delivery was
-// sent: they were never attempted, and have no reason of their own not to be.
+// sent.
 func resumeTurns(tx *sql.Tx, b Bounce) error {
 	var day schema.Day
 	var report int64
@@ -136,10 +136,10 @@ func resumeTurns(tx *sql.Tx, b Bounce) error {
 	if day.End().Before(b.Oldest) {
 		return nil
 	}
-	_, err := tx.Exec(`UPDATE delivery SET state = ?1, next = NULL, done = NULL
-		WHERE report = ?2 AND state = ?3 AND attempts = 0 AND error = ''
-		AND NOT EXISTS (SELECT 1 FROM delivery WHERE report = ?2 AND state = ?4)`,
-		DeliveryPending, report, DeliverySuppressed, DeliverySent)
+	_, err := tx.Exec(`UPDATE delivery SET state = ?1, next = NULL, done = NULL, error = ''
+		WHERE report = ?2 AND state = ?3 AND error = ?4
+		AND NOT EXISTS (SELECT 1 FROM delivery WHERE report = ?2 AND state = ?5)`,
+		DeliveryPending, report, DeliverySuppressed, reasonInTurn, DeliverySent)
 	if err != nil {
 		return err
 	}

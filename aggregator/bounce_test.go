@@ -155,12 +155,12 @@ func TestBounceOfOthers(t *testing.T) {
 	s = newStore(t) // the second one is a suppressed address
 	record(t, s, success("example.org", 1))
 	release(t, s)
-	p := reportPlan(s, domainDay(t, s, "example.org"), a, b, c)
-	p.InTurn, p.Suppressed = true, map[schema.RUA]string{b: "suppressed until then"}
+	p := reportPlan(s, domainDay(t, s, "example.org"), a, c)
+	p.InTurn, p.Withheld = true, []Withheld{{b, "suppressed until then"}}
 	must(t, s.Plan(ctx, p))
 	settleOne(t, s, outcome(claim(t, s, testNow, Claim{})[0], DeliverySent))
 	must(t, s.Bounce(ctx, Bounce{ID: 1, At: at}))
-	if got := ended(t, s); got != "gave-up suppressed pending" {
+	if got := ended(t, s); got != "gave-up pending suppressed" {
 		t.Errorf("a suppressed address: %q", got)
 	}
 

@@ -247,13 +247,16 @@ func settle(tx *sql.Tx, o Outcome) error {
 	return passTurn(tx, o.ID, o.State, o.At)
 }
 
+// reasonInTurn is why a delivery whose turn never came was not sent.
+const reasonInTurn = "another rua took the report"
+
 // passTurn lets the next delivery of a report have its turn after one ended, or
 // ends those that need none because it was sent. See [Plan.InTurn].
 func passTurn(tx *sql.Tx, id int64, end DeliveryState, at time.Time) error {
 	if end == DeliverySent {
-		_, err := tx.Exec(`UPDATE delivery SET state = ?, done = ?
+		_, err := tx.Exec(`UPDATE delivery SET state = ?, done = ?, error = ?
 			WHERE report = (SELECT report FROM delivery WHERE id = ?) AND state = 0 AND next IS NULL`,
-			DeliverySuppressed, at.Unix(), id)
+			DeliverySuppressed, at.Unix(), reasonInTurn, id)
 		return err
 	}
 	_, err := tx.Exec(`UPDATE delivery SET next = ?1 WHERE id = (

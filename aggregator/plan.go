@@ -45,9 +45,9 @@ type Plan struct {
 	// RUAs is where it is sent, one delivery each.
 	RUAs []schema.RUA
 
-	// Suppressed is those of RUAs that get no mail, and why. Their deliveries end
-	// at once.
-	Suppressed map[schema.RUA]string
+	// Withheld is where it is not sent although the record asks for it. Each
+	// becomes a delivery that is suppressed from the start.
+	Withheld []Withheld
 
 	// InTurn says that one rua is enough: each but the first is tried only when
 	// the one before it ended without being sent.
@@ -57,14 +57,20 @@ type Plan struct {
 	First time.Time
 }
 
+// Withheld is a rua that a report is not sent to, and why.
+type Withheld struct {
+	RUA    schema.RUA
+	Reason string
+}
+
 // check reports whether p is complete.
 func (p *Plan) check() error {
 	switch {
 	case !p.State.Ended():
 		return fmt.Errorf("aggregator: a plan cannot end in state %q", string(p.State))
-	case p.State == StateReported && (p.Report == nil || len(p.RUAs) == 0):
+	case p.State == StateReported && (p.Report == nil || len(p.RUAs)+len(p.Withheld) == 0):
 		return errors.New("aggregator: a plan to report needs a report and a rua")
-	case p.State != StateReported && (p.Report != nil || len(p.RUAs) > 0):
+	case p.State != StateReported && (p.Report != nil || len(p.RUAs)+len(p.Withheld) > 0):
 		return fmt.Errorf("aggregator: a plan that ends in state %q has no report", string(p.State))
 	}
 	return nil
@@ -180,20 +186,29 @@ func addReport(tx *sql.Tx, p *Plan, domain int64, now time.Time) error {
 	if next.IsZero() {
 		next = now
 	}
-	for _, rua := range p.RUAs {
-		if why, ok := p.Suppressed[rua]; ok {
-			if _, err := tx.Exec(`INSERT INTO delivery (report, host, rua, state, created, done, error) VALUES (?, ?, ?, ?, ?, ?, ?)`,
-				report, rua.Host(), rua, DeliverySuppressed, now.Unix(), now.Unix(), why); err != nil {
-				return err
-			}
-			continue
+	return addDeliveries(tx, p, report, next, now)
+}
+
+// addDeliveries stores the deliveries of p, the first of which may be attempted
+// at next.
+func addDeliveries(tx *sql.Tx, p *Plan, report int64, next, now time.Time) error {
+	add := func(rua schema.RUA, state DeliveryState, next, done time.Time, reason string) error {
+		_, err := tx.Exec(`INSERT INTO delivery (report, host, rua, state, created, next, done, error) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
+			report, rua.Host(), rua, state, now.Unix(), columnOf(next), columnOf(done), reason)
+		return err
+	}
+	for i, rua := range p.RUAs {
+		turn := next
+		if i > 0 && p.InTurn {
+			turn = time.Time{}
 		}
-		if _, err := tx.Exec(`INSERT INTO delivery (report, host, rua, state, created, next) VALUES (?, ?, ?, ?, ?, ?)`,
-			report, rua.Host(), rua, DeliveryPending, now.Unix(), columnOf(next)); err != nil {
+		if err := add(rua, DeliveryPending, turn, time.Time{}, ""); err != nil {
 			return err
 		}
-		if p.InTurn {
-			next = time.Time{}
+	}
+	for _, w := range p.Withheld {
+		if err := add(w.RUA, DeliverySuppressed, time.Time{}, now, w.Reason); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -3,6 +3,7 @@ package aggregator
 import (
 	"context"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -110,25 +111,27 @@ func TestSuppressed(t *testing.T) {
 	}
 }
 
-func TestPlanSuppressed(t *testing.T) {
+func TestPlanWithheld(t *testing.T) {
 	ctx := context.Background()
+	const one, two, three = "mailto:1@a.example", "mailto:2@a.example", "mailto:3@a.example"
 	for _, c := range []struct {
-		suppressed map[schema.RUA]string
-		inTurn     bool
-		want       string // states, and whether one may be attempted now
+		ruas, withheld []schema.RUA
+		inTurn         bool
+		want           string // states, and whether one may be attempted now
 	}{
-		{nil, false, "pending! pending! pending!"},
-		{map[schema.RUA]string{"mailto:1@a.example": "why"}, false, "suppressed pending! pending!"},
-		{map[schema.RUA]string{"mailto:1@a.example": "why"}, true, "suppressed pending! pending"},
-		{map[schema.RUA]string{"mailto:2@a.example": "why"}, true, "pending! suppressed pending"},
-		{map[schema.RUA]string{"mailto:1@a.example": "why", "mailto:2@a.example": "why", "mailto:3@a.example": "why"}, true,
-			"suppressed suppressed suppressed"},
+		{[]schema.RUA{one, two, three}, nil, false, "pending! pending! pending!"},
+		{[]schema.RUA{two, three}, []schema.RUA{one}, false, "pending! pending! suppressed"},
+		{[]schema.RUA{two, three}, []schema.RUA{one}, true, "pending! pending suppressed"},
+		{nil, []schema.RUA{one, two, three}, true, "suppressed suppressed suppressed"},
 	} {
 		s := newStore(t)
 		record(t, s, success("example.org", 1))
 		release(t, s)
-		p := reportPlan(s, domainDay(t, s, "example.org"), "mailto:1@a.example", "mailto:2@a.example", "mailto:3@a.example")
-		p.InTurn, p.Suppressed = c.inTurn, c.suppressed
+		p := reportPlan(s, domainDay(t, s, "example.org"), c.ruas...)
+		p.InTurn = c.inTurn
+		for _, rua := range c.withheld {
+			p.Withheld = append(p.Withheld, Withheld{rua, "why"})
+		}
 		must(t, s.Plan(ctx, p))
 		var got string
 		must(t, s.Deliveries(ctx, DeliveryFilter{}, func(d Delivery) error {
@@ -136,13 +139,14 @@ func TestPlanSuppressed(t *testing.T) {
 			if !d.Next.IsZero() {
 				got += "!"
 			}
-			if d.LastError != c.suppressed[d.RUA] || d.Done.IsZero() == (d.State == DeliverySuppressed) {
+			withheld := slices.Contains(c.withheld, d.RUA)
+			if (d.LastError == "why") != withheld || d.Done.IsZero() == withheld || (d.State == DeliverySuppressed) != withheld {
 				t.Errorf("%+v", d)
 			}
 			return nil
 		}))
 		if got != " "+c.want {
-			t.Errorf("%v, in turn %t: %q, want %q", c.suppressed, c.inTurn, got, c.want)
+			t.Errorf("%v, without %v, in turn %t: %q, want %q", c.ruas, c.withheld, c.inTurn, got, c.want)
 		}
 		if _, err := s.Report(ctx, p.Report.ID); err != nil {
 			t.Errorf("the report is not kept: %v", err)
