@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/iotest"
 
@@ -158,36 +159,49 @@ func TestSend(t *testing.T) {
 	}
 }
 
-// TestManyConns: those beyond the bound wait, and get their turn.
+// TestManyConns: one beyond the bound waits, and gets its turn.
 func TestManyConns(t *testing.T) {
-	var mu sync.Mutex
-	now, most := 0, 0
-	full := make(chan struct{})
-	open := sync.OnceFunc(func() { close(full) })
-	path := start(t, func(context.Context, string, io.Reader) error {
-		mu.Lock()
-		now++
-		if most = max(most, now); now == maxConns {
-			open()
+	path := start(t, new(office).deliver)
+	dial := func() (net.Conn, *bufio.Reader) {
+		conn, err := net.Dial("unix", path)
+		if err != nil {
+			t.Fatal(err)
 		}
-		mu.Unlock()
-		<-full // all that may be here are
-		mu.Lock()
-		now--
-		mu.Unlock()
-		return nil
-	})
-	var wg sync.WaitGroup
-	for range 2*maxConns - 1 {
-		wg.Go(func() {
-			if err := Send(t.Context(), path, "a@example.com", strings.NewReader("hello\n")); err != nil {
-				t.Error(err)
-			}
+		t.Cleanup(func() { conn.Close() })
+		return conn, bufio.NewReader(conn)
+	}
+	hear := func(r *bufio.Reader) {
+		if line, err := r.ReadString('\n'); err != nil || line[0] != '2' {
+			t.Errorf("reply %q, %v", line, err)
+		}
+	}
+	var held []func()
+	var first net.Conn
+	for range maxConns {
+		conn, r := dial()
+		hear(r)
+		first = conn
+		held = append(held, func() {
+			fmt.Fprint(conn, "NOOP\r\n")
+			hear(r)
 		})
 	}
-	wg.Wait()
-	if most != maxConns {
-		t.Errorf("%d connections at once, want %d", most, maxConns)
+	_, waiting := dial()
+	var free atomic.Bool
+	greeted := make(chan bool, 1)
+	go func() {
+		hear(waiting)
+		greeted <- free.Load()
+	}()
+	for range 20 { // time enough for a server that did not wait
+		for _, talk := range held {
+			talk()
+		}
+	}
+	free.Store(true)
+	first.Close()
+	if !<-greeted {
+		t.Errorf("more than %d connections at once", maxConns)
 	}
 }
 
