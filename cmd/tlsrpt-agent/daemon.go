@@ -68,7 +68,13 @@ func (d *daemon) run(ctx context.Context, hangups <-chan os.Signal) error {
 	go func() { collected <- d.collecting.Run(ctx) }()
 	d.bounces.handTo(d.agent)
 	bounced := make(chan error, 1)
-	go func() { bounced <- d.bounces.run(ctx) }()
+	go func() {
+		err := d.bounces.run(ctx)
+		if err != nil {
+			d.log.Error("bounces are not taken any more", "error", err)
+		}
+		bounced <- err
+	}()
 	var errs []error
 	for next := d.setup; next != nil; {
 		d.setup = next
