@@ -7,6 +7,7 @@ import (
 	"io"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"testing/iotest"
 	"testing/synctest"
@@ -19,11 +20,15 @@ import (
 
 // postOffice takes mail, or says why not.
 type postOffice struct {
-	taken  []submitter.Envelope
 	refuse error
+
+	mu    sync.Mutex
+	taken []submitter.Envelope
 }
 
 func (p *postOffice) Mail(_ context.Context, e submitter.Envelope, _ []byte) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if p.refuse == nil {
 		p.taken = append(p.taken, e)
 	}
@@ -32,8 +37,11 @@ func (p *postOffice) Mail(_ context.Context, e submitter.Envelope, _ []byte) err
 
 // collect is what was taken since the last call.
 func (p *postOffice) collect() []submitter.Envelope {
-	defer func() { p.taken = nil }()
-	return p.taken
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	taken := p.taken
+	p.taken = nil
+	return taken
 }
 
 // notification is a DSN to an address with an ENVID, about one recipient.
