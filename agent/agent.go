@@ -4,7 +4,8 @@
 //
 // A mail server written in Go needs nothing else: it opens an aggregator.Store,
 // makes an [Agent] with a submitter.Submitter, calls [Agent.Record] after each
-// TLS negotiation, and [Agent.Run] once. See the example.
+// TLS negotiation, and [Agent.Run] once. See the example. It may hand over the
+// bounces of report mail, too: see [Agent.Bounced].
 package agent
 
 import (
@@ -226,6 +227,12 @@ func (o *Options) setIdentity() (err error) {
 	}
 	if o.From, err = schema.ParseAddress(o.From); err != nil {
 		return fmt.Errorf("from: %w", err)
+	}
+	if o.Submitter != nil {
+		path := submitter.ReturnPath{Address: o.From, Delimiter: o.Submitter.BounceDelimiter}
+		if err := path.Check(aggregator.MaxBounceToken); err != nil {
+			return err
+		}
 	}
 	domain := schema.AddressDomain(o.Contact)
 	if from := schema.AddressDomain(o.From); from != domain {

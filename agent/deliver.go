@@ -209,7 +209,7 @@ func (a *Agent) attempt(ctx context.Context, d aggregator.Delivery) error {
 	if err != nil {
 		return &submitter.Error{RUA: d.RUA, Temporary: true, Err: fmt.Errorf("reading report %s: %w", d.ReportID, err)}
 	}
-	return a.submitter.Submit(ctx, parcel(r), d.RUA)
+	return a.submitter.Submit(ctx, parcel(r), d.RUA, a.store.BounceToken(d.ID, d.RUA))
 }
 
 // outcome says what becomes of a delivery after an attempt that ended with err.
@@ -221,6 +221,9 @@ func outcome(d aggregator.Delivery, err error, now time.Time) aggregator.Outcome
 		return o
 	case !submitter.IsTemporary(err) && !isOurs(err):
 		o.State, o.Error = aggregator.DeliveryGaveUp, err.Error()
+		if e, ok := errors.AsType[*submitter.Error](err); ok {
+			o.NoRecipient = e.NoSuchRecipient && !e.Ours
+		}
 		return o
 	}
 	o.Error = err.Error()

@@ -302,7 +302,8 @@ func (a *Agent) decide(ctx context.Context, d aggregator.DomainDay) (p aggregato
 		return p, "", err
 	}
 	p.State, p.Report = aggregator.StateReported, stored(d, parcel)
-	return p, "", nil
+	err = a.withhold(ctx, &p)
+	return p, "", err
 }
 
 // ruledOut is the state in which d ends whoever asks for its report, and the

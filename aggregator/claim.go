@@ -196,8 +196,13 @@ type Outcome struct {
 	State DeliveryState
 
 	Next  time.Time
-	Error string    // "" leaves the one before
-	At    time.Time // when the attempt ended; the zero time: now
+	Error string // "" leaves the one before
+
+	// NoRecipient says that the delivery ended because the address does not
+	// exist, as in Bounce.
+	NoRecipient bool
+
+	At time.Time // when the attempt ended; the zero time: now
 }
 
 // Settle stores the outcomes of attempts in one transaction. An outcome counts
@@ -234,6 +239,11 @@ func settle(tx *sql.Tx, o Outcome) error {
 		o.State, next, done, o.Error, o.ID, o.Lease, DeliverySent))
 	if err != nil || n == 0 || o.State == DeliveryPending {
 		return err
+	}
+	if o.NoRecipient {
+		if err := noteNoRecipient(tx, o.ID, o.Error, o.At); err != nil {
+			return err
+		}
 	}
 	return passTurn(tx, o.ID, o.State, o.At)
 }

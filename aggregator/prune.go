@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"math"
+	"time"
 
 	"github.com/tlsrpt-agent/tlsrpt-agent/schema"
 )
@@ -36,6 +37,9 @@ func (s *Store) Prune(ctx context.Context, before schema.Day) error {
 		}
 	}
 	if err := s.pruneSpans(ctx, before); err != nil {
+		return err
+	}
+	if err := s.pruneSuppressions(ctx, time.Now()); err != nil {
 		return err
 	}
 	for _, table := range []string{"policy", "detail", "domain"} {

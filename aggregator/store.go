@@ -52,6 +52,13 @@ var (
 
 	// ErrDone means that a delivery has ended in a way that cannot be undone.
 	ErrDone error = fault("the delivery is done")
+
+	// ErrUnderWay means that an attempt of a delivery is not over, or its outcome
+	// not stored. Call again soon.
+	ErrUnderWay error = fault("an attempt is under way")
+
+	// ErrNoSuppression means that nothing is known of an address.
+	ErrNoSuppression error = fault("the address is not suppressed")
 )
 
 // Options of a store. The zero value is usable.

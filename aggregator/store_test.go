@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -43,6 +44,8 @@ func TestOpenAnyPath(t *testing.T) {
 
 func TestSettings(t *testing.T) {
 	s := newStore(t)
+	all, err := migrations()
+	must(t, err)
 	for _, c := range []struct {
 		db            *sql.DB
 		pragma, value string
@@ -51,7 +54,7 @@ func TestSettings(t *testing.T) {
 		{s.writer, "synchronous", "2"},
 		{s.writer, "query_only", "0"},
 		{s.writer, "application_id", "1414288210"},
-		{s.writer, "user_version", "2"},
+		{s.writer, "user_version", strconv.Itoa(len(all))},
 		{s.readers, "query_only", "1"},
 		{s.readers, "busy_timeout", "10000"},
 	} {

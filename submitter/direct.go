@@ -269,12 +269,14 @@ func directError(ctx context.Context, faults []error) *Error {
 	if ctx.Err() != nil {
 		faults = append(faults, context.Cause(ctx))
 	}
+	noSuchRecipient := false
 	for i, err := range faults {
 		reply, replied := errors.AsType[*smtpRefusal](err)
 		mx, atMX := errors.AsType[mxError](err)
 		switch {
 		case replied:
 			e.Temporary = e.Temporary || !reply.permanent()
+			noSuchRecipient = noSuchRecipient || reply.noSuchRecipient()
 		case errors.Is(err, guard.ErrPrivate), errors.Is(err, errUnfit), errors.Is(err, errNullMX), errors.Is(err, errNoMX):
 		default:
 			e.Temporary = true
@@ -284,6 +286,7 @@ func directError(ctx context.Context, faults []error) *Error {
 			faults[i] = errors.New(mx.where + " refused")
 		}
 	}
+	e.NoSuchRecipient = noSuchRecipient && !e.Temporary
 	e.Err = errors.Join(faults...)
 	return e
 }

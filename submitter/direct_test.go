@@ -77,7 +77,7 @@ func (w *world) direct(t *testing.T) *Direct {
 func deliver(t *testing.T, m Mailer, timeout time.Duration) *Error {
 	t.Helper()
 	s := &Submitter{Mail: m, ExternalDKIM: true, Timeout: timeout}
-	err := s.Submit(t.Context(), parcel(t), "mailto:"+mailbox)
+	err := s.Submit(t.Context(), parcel(t), "mailto:"+mailbox, "")
 	if err == nil {
 		return nil
 	}

@@ -30,6 +30,10 @@ type Error struct {
 	// nothing about the destination, and all deliveries by that relay fail alike.
 	Ours bool
 
+	// NoSuchRecipient says that the address of a mailto destination does not
+	// exist, for good: to mail to it again would be a nuisance.
+	NoSuchRecipient bool
+
 	// Reply is what the other side answered: one line of printable ASCII, at
 	// most 512 bytes, or "".
 	Reply string

@@ -124,7 +124,7 @@ func TestHostileHTTPS(t *testing.T) {
 	} {
 		s, rua, _ := rawHTTPS(t, then)
 		began := time.Now()
-		err := s.Submit(t.Context(), parcel(t), rua)
+		err := s.Submit(t.Context(), parcel(t), rua, "")
 		e, ok := errors.AsType[*Error](err)
 		if !ok || !e.Temporary || e.Ours || e.RUA != rua {
 			t.Errorf("%s: %#v, want a temporary fault of the server", name, err)
@@ -159,7 +159,7 @@ func TestHostileSuccess(t *testing.T) {
 		"reset":            func(c net.Conn) { c.(*tls.Conn).NetConn().(*net.TCPConn).SetLinger(0) },
 	} {
 		s, rua, _ := rawHTTPS(t, afterRequest("HTTP/1.1 201 Created\r\nContent-Length: 10000000000\r\n\r\n", then))
-		if err := s.Submit(t.Context(), parcel(t), rua); err != nil {
+		if err := s.Submit(t.Context(), parcel(t), rua, ""); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 		s.Close()
@@ -169,7 +169,7 @@ func TestHostileSuccess(t *testing.T) {
 // Redirects are not followed, however many there are.
 func TestRedirects(t *testing.T) {
 	s, rua, connections := rawHTTPS(t, afterRequest("HTTP/1.1 307 Go on\r\nLocation: /again\r\nContent-Length: 0\r\n\r\n", hangUp))
-	if err := s.Submit(t.Context(), parcel(t), rua); err == nil || IsTemporary(err) || connections.Load() != 1 {
+	if err := s.Submit(t.Context(), parcel(t), rua, ""); err == nil || IsTemporary(err) || connections.Load() != 1 {
 		t.Errorf("%v after %d connections, want to give up after one", err, connections.Load())
 	}
 }
@@ -268,7 +268,7 @@ func TestRetryInsecureIsForCertificates(t *testing.T) {
 		if !c.trusted {
 			s.RootCAs = x509.NewCertPool()
 		}
-		err := s.Submit(t.Context(), parcel(t), rua)
+		err := s.Submit(t.Context(), parcel(t), rua, "")
 		if (err == nil) != c.delivered || connections.Load() != c.connections {
 			t.Errorf("%s: %v after %d connections, want delivered: %t, after %d", name, err, connections.Load(), c.delivered, c.connections)
 		}
@@ -293,11 +293,11 @@ func clientAuth(cert tls.Certificate) func(net.Conn) {
 func TestInsecureConnectionsStayApart(t *testing.T) {
 	s, rua := sink(t, answer(200, "", ""))
 	s.RootCAs, s.RetryInsecure = x509.NewCertPool(), true
-	if err := s.Submit(t.Context(), parcel(t), rua); err != nil {
+	if err := s.Submit(t.Context(), parcel(t), rua, ""); err != nil {
 		t.Fatal(err)
 	}
 	s.RetryInsecure = false
-	if err := s.Submit(t.Context(), parcel(t), rua); !isCertificateError(err) {
+	if err := s.Submit(t.Context(), parcel(t), rua, ""); !isCertificateError(err) {
 		t.Errorf("%v, want a certificate error", err)
 	}
 }
@@ -320,7 +320,7 @@ func TestConnectionPerHost(t *testing.T) {
 	other := schema.RUA(strings.Replace(string(rua), "tls.example.com", "www.example.com", 1))
 	for range 5 {
 		for _, to := range []schema.RUA{rua, other} {
-			if err := s.Submit(context.Background(), parcel(t), to); !IsTemporary(err) || !strings.Contains(err.Error(), "503") {
+			if err := s.Submit(context.Background(), parcel(t), to, ""); !IsTemporary(err) || !strings.Contains(err.Error(), "503") {
 				t.Fatal(err)
 			}
 		}

@@ -181,7 +181,7 @@ func attempts(t *testing.T, script []line) {
 	for _, m := range []Mailer{d, relayAt(t, "smtp://"+addr, "", RelayOptions{Timeout: 100 * time.Millisecond})} {
 		began := time.Now()
 		s := &Submitter{Mail: m, ExternalDKIM: true, Timeout: time.Second}
-		err := s.Submit(t.Context(), parcel(t), "mailto:"+mailbox)
+		err := s.Submit(t.Context(), parcel(t), "mailto:"+mailbox, "")
 		e, ok := errors.AsType[*Error](err)
 		_, relayed := m.(*Relay)
 		if !ok || !e.Temporary || e.Ours != relayed || len(e.Error()) > 2*maxReply {

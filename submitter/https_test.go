@@ -106,7 +106,7 @@ func TestUpload(t *testing.T) {
 	s.Keys = []*Key{seedKey(t)}
 	p := parcel(t)
 	p.Gzip = []byte("the same in every run")
-	if err := s.Submit(t.Context(), p, rua); err != nil {
+	if err := s.Submit(t.Context(), p, rua, ""); err != nil {
 		t.Fatal(err)
 	}
 	r := got[0]
@@ -143,7 +143,7 @@ func TestConnectionsAreReused(t *testing.T) {
 		io.WriteString(w, "thanks")
 	})
 	for range 5 {
-		if err := s.Submit(t.Context(), parcel(t), rua); err != nil {
+		if err := s.Submit(t.Context(), parcel(t), rua, ""); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -155,7 +155,7 @@ func TestConnectionsAreReused(t *testing.T) {
 func TestReplies(t *testing.T) {
 	try := func(code int, header, value string) (*Error, error) {
 		s, rua := sink(t, answer(code, header, value))
-		err := s.Submit(t.Context(), parcel(t), rua)
+		err := s.Submit(t.Context(), parcel(t), rua, "")
 		e, _ := errors.AsType[*Error](err)
 		return e, err
 	}
@@ -209,7 +209,7 @@ func TestRedirectToLoopback(t *testing.T) {
 	defer inner.Close()
 	for _, code := range []int{301, 302, 303, 307, 308} {
 		s, rua := sink(t, answer(code, "Location", inner.URL))
-		if err := s.Submit(t.Context(), parcel(t), rua); err == nil || IsTemporary(err) {
+		if err := s.Submit(t.Context(), parcel(t), rua, ""); err == nil || IsTemporary(err) {
 			t.Errorf("%d: %v, want to give up", code, err)
 		}
 	}
@@ -229,7 +229,7 @@ func TestPrivateDestination(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		err = s.Submit(t.Context(), parcel(t), rua)
+		err = s.Submit(t.Context(), parcel(t), rua, "")
 		if !errors.Is(err, guard.ErrPrivate) || IsTemporary(err) {
 			t.Errorf("%s: %v, want ErrPrivate for good", host, err)
 		}
@@ -243,7 +243,7 @@ func TestPrivateDestination(t *testing.T) {
 func TestNoProxy(t *testing.T) {
 	t.Setenv("HTTPS_PROXY", "http://127.0.0.1:1")
 	s, rua := sink(t, answer(200, "", ""))
-	if err := s.Submit(t.Context(), parcel(t), rua); err != nil {
+	if err := s.Submit(t.Context(), parcel(t), rua, ""); err != nil {
 		t.Error(err)
 	}
 	if tr := s.verified.Transport.(*http.Transport); tr.Proxy != nil {
@@ -267,7 +267,7 @@ func TestEndlessReply(t *testing.T) {
 			}
 			wrote <- n
 		})
-		err := s.Submit(t.Context(), parcel(t), rua)
+		err := s.Submit(t.Context(), parcel(t), rua, "")
 		if (err == nil) != (code == 200) || err != nil && !IsTemporary(err) {
 			t.Errorf("%d: %v", code, err)
 		}
@@ -282,7 +282,7 @@ func TestEndlessReply(t *testing.T) {
 
 func TestHugeReplyHeader(t *testing.T) {
 	s, rua := sink(t, answer(200, "X-Huge", strings.Repeat("x", 1<<20)))
-	if err := s.Submit(t.Context(), parcel(t), rua); !IsTemporary(err) {
+	if err := s.Submit(t.Context(), parcel(t), rua, ""); !IsTemporary(err) {
 		t.Errorf("%v, want a temporary error", err)
 	}
 }
@@ -295,13 +295,13 @@ func TestSlowReply(t *testing.T) {
 	s, rua := sink(t, func(_ http.ResponseWriter, r *http.Request) { <-release })
 	defer free()
 	s.Timeout = 100 * time.Millisecond
-	err := s.Submit(t.Context(), parcel(t), rua)
+	err := s.Submit(t.Context(), parcel(t), rua, "")
 	if !IsTemporary(err) || !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("%v, want the deadline", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := s.Submit(ctx, parcel(t), rua); !IsTemporary(err) || !errors.Is(err, context.Canceled) {
+	if err := s.Submit(ctx, parcel(t), rua, ""); !IsTemporary(err) || !errors.Is(err, context.Canceled) {
 		t.Errorf("%v, want the end of the context", err)
 	}
 	free()
@@ -326,7 +326,7 @@ func TestConnectionReset(t *testing.T) {
 	s := &Submitter{AllowPrivate: true, Ports: []uint16{portOf(l)}}
 	defer s.Close()
 	rua := schema.RUA("https://" + l.Addr().String() + "/")
-	if err := s.Submit(t.Context(), parcel(t), rua); !IsTemporary(err) {
+	if err := s.Submit(t.Context(), parcel(t), rua, ""); !IsTemporary(err) {
 		t.Errorf("%v, want a temporary error", err)
 	}
 }
@@ -335,14 +335,14 @@ func TestBadCertificate(t *testing.T) {
 	var got []received
 	s, rua := sink(t, record(&got))
 	s.RootCAs = nil // those of the system, which did not sign it
-	if err := s.Submit(t.Context(), parcel(t), rua); !IsTemporary(err) || !isCertificateError(err) {
+	if err := s.Submit(t.Context(), parcel(t), rua, ""); !IsTemporary(err) || !isCertificateError(err) {
 		t.Errorf("%v, want a certificate error", err)
 	}
 	if len(got) != 0 {
 		t.Fatal("a report went to a server that nobody vouches for")
 	}
 	s.RetryInsecure = true
-	if err := s.Submit(t.Context(), parcel(t), rua); err != nil || len(got) != 1 {
+	if err := s.Submit(t.Context(), parcel(t), rua, ""); err != nil || len(got) != 1 {
 		t.Errorf("retry-insecure: %v, %d requests", err, len(got))
 	}
 }
@@ -352,7 +352,7 @@ func TestRetryInsecureKeepsTheGuard(t *testing.T) {
 	var hits atomic.Int64
 	s, rua := sink(t, func(http.ResponseWriter, *http.Request) { hits.Add(1) })
 	s.AllowPrivate, s.RetryInsecure = false, true
-	if err := s.Submit(t.Context(), parcel(t), rua); !errors.Is(err, guard.ErrPrivate) || hits.Load() != 0 {
+	if err := s.Submit(t.Context(), parcel(t), rua, ""); !errors.Is(err, guard.ErrPrivate) || hits.Load() != 0 {
 		t.Errorf("%v, %d requests", err, hits.Load())
 	}
 }
@@ -379,7 +379,7 @@ func BenchmarkUpload(b *testing.B) {
 			defer s.Close()
 			p, rua := parcel(b), schema.RUA(srv.URL+"/")
 			for b.Loop() {
-				if err := s.Submit(b.Context(), p, rua); err != nil {
+				if err := s.Submit(b.Context(), p, rua, ""); err != nil {
 					b.Fatal(err)
 				}
 			}

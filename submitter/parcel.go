@@ -28,7 +28,7 @@ type Parcel struct {
 	FileName  string // of the attachment, "….json.gz"
 
 	// From is the sender, "a@example.com" or "Name <a@example.com>". Its address
-	// is the envelope sender, too: a bounce has to reach somebody.
+	// is the envelope sender, too, see [ReturnPath]: a bounce has to reach somebody.
 	From      string
 	MessageID string    // "left@right", without angle brackets
 	Boundary  string    // between the parts of the message; occurs in none

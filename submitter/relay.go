@@ -212,7 +212,7 @@ func (r *Relay) fault(ctx context.Context, err error) *Error {
 		e.Err = fmt.Errorf("relay %s refused", r)
 		e.Reply = printable(r.redact(reply.Error()), maxReply)
 		if reply.noSuchRecipient() {
-			e.Temporary, e.Ours = false, false
+			e.Temporary, e.Ours, e.NoSuchRecipient = false, false, true
 		}
 	default:
 		e.Err = fmt.Errorf("relay %s: %s", r, printable(r.redact(err.Error()), maxReply))

@@ -166,7 +166,7 @@ func relayAt(t *testing.T, address, password string, o RelayOptions) *Relay {
 func send(t *testing.T, r *Relay) *Error {
 	t.Helper()
 	s := &Submitter{Mail: r, ExternalDKIM: true, Timeout: 20 * time.Second}
-	err := s.Submit(t.Context(), parcel(t), "mailto:"+mailbox)
+	err := s.Submit(t.Context(), parcel(t), "mailto:"+mailbox, "")
 	if err == nil {
 		return nil
 	}
@@ -254,13 +254,13 @@ func TestRelayRefusals(t *testing.T) {
 	}
 	permanent := func(command string, code int, enhanced ...int) {
 		t.Helper()
-		if e := refusal(command, code, enhanced...); e.Temporary || e.Ours {
+		if e := refusal(command, code, enhanced...); e.Temporary || e.Ours || !e.NoSuchRecipient {
 			t.Errorf("%s %d %v: %#v", command, code, enhanced, e)
 		}
 	}
 	ours := func(command string, code int, enhanced ...int) {
 		t.Helper()
-		if e := refusal(command, code, enhanced...); !e.Temporary || !e.Ours {
+		if e := refusal(command, code, enhanced...); !e.Temporary || !e.Ours || e.NoSuchRecipient {
 			t.Errorf("%s %d %v: %#v", command, code, enhanced, e)
 		}
 	}
@@ -394,7 +394,7 @@ func BenchmarkRelay(b *testing.B) {
 	s, p := &Submitter{Mail: r, Keys: []*Key{newTestKey(b, RSA)}}, parcel(b)
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
-			if err := s.Submit(b.Context(), p, "mailto:"+mailbox); err != nil {
+			if err := s.Submit(b.Context(), p, "mailto:"+mailbox, ""); err != nil {
 				b.Error(err)
 				return
 			}

@@ -6,6 +6,8 @@ import (
 	"net/textproto"
 	"strconv"
 	"strings"
+
+	"github.com/tlsrpt-agent/tlsrpt-agent/internal/dsn"
 )
 
 // smtpRefusal is a reply that says no.
@@ -34,18 +36,9 @@ func (r *smtpRefusal) permanent() bool { return r.code >= 500 && r.code <= 599 }
 // closing reports whether the server ends the session with r (RFC 5321, section 3.8).
 func (r *smtpRefusal) closing() bool { return r.code == 421 }
 
-// noSuchRecipient reports whether r is about the recipient's address (RFC 3463,
-// section 3.2). Of 5.1.x, servers say 5.1.0, 5.1.7 and 5.1.8 at RCPT about the
-// sender, which is ours.
+// noSuchRecipient reports whether r is about the recipient's address.
 func (r *smtpRefusal) noSuchRecipient() bool {
-	if r.command != "RCPT" || !r.permanent() || r.enhanced[0] != 5 || r.enhanced[1] != 1 {
-		return false
-	}
-	switch r.enhanced[2] {
-	case 1, 2, 3, 4, 5, 6, 10:
-		return true
-	}
-	return false
+	return r.command == "RCPT" && r.permanent() && dsn.Status(r.enhanced).NoSuchRecipient()
 }
 
 // replyTo is err, of reading the reply to command, as an smtpRefusal where the

@@ -49,7 +49,7 @@ func TestSendmail(t *testing.T) {
 	t.Setenv("SECRET", "not for others")
 	m, dir := command(t, `printf '%s\n' "$@" >arguments; cat >message; env >environment`)
 	s := &Submitter{Mail: m, ExternalDKIM: true, Timeout: 20 * time.Second}
-	if err := s.Submit(t.Context(), parcel(t), "mailto:"+mailbox); err != nil {
+	if err := s.Submit(t.Context(), parcel(t), "mailto:"+mailbox, ""); err != nil {
 		t.Fatal(err)
 	}
 	want, err := new(parcel(t)).Message(mailbox)

@@ -21,7 +21,7 @@ func TestSignatureBase(t *testing.T) {
 	s, rua := sink(t, record(&got))
 	k := seedKey(t)
 	s.Keys = []*Key{newTestKey(t, RSA), k} // Ed25519 is taken wherever it stands
-	if err := s.Submit(t.Context(), parcel(t), rua); err != nil {
+	if err := s.Submit(t.Context(), parcel(t), rua, ""); err != nil {
 		t.Fatal(err)
 	}
 	h := got[0].Header
@@ -56,7 +56,7 @@ func TestVerifyRequest(t *testing.T) {
 		s, rua := sink(t, record(&got))
 		k := newTestKey(t, algorithm)
 		s.Keys = []*Key{k}
-		if err := s.Submit(t.Context(), parcel(t), rua); err != nil {
+		if err := s.Submit(t.Context(), parcel(t), rua, ""); err != nil {
 			t.Fatal(err)
 		}
 		r := got[0]
@@ -137,7 +137,7 @@ func TestVerifyRequestKeyRecords(t *testing.T) {
 	s, rua := sink(t, record(&got))
 	k := seedKey(t)
 	s.Keys = []*Key{k}
-	if err := s.Submit(t.Context(), parcel(t), rua); err != nil {
+	if err := s.Submit(t.Context(), parcel(t), rua, ""); err != nil {
 		t.Fatal(err)
 	}
 	bad := func(want error, txts ...string) {

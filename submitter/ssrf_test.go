@@ -138,7 +138,7 @@ func TestNoPrivateUpload(t *testing.T) {
 				understood++
 			}
 			// One that the record's reader refuses is refused here, too.
-			if err := s.Submit(t.Context(), parcel(t), schema.RUA(uri)); err == nil {
+			if err := s.Submit(t.Context(), parcel(t), schema.RUA(uri), ""); err == nil {
 				t.Errorf("%s: %s took a report", name, uri)
 			}
 		}
@@ -155,7 +155,7 @@ func TestNoPrivateUpload(t *testing.T) {
 	// The counter-test: what is refused above is there.
 	s := &Submitter{Addresses: submitters["DNS"].Addresses, AllowPrivate: true, Ports: []uint16{tr.port}}
 	defer s.Close()
-	s.Submit(t.Context(), parcel(t), schema.RUA(fmt.Sprintf("https://chain.example.org:%d/", tr.port)))
+	s.Submit(t.Context(), parcel(t), schema.RUA(fmt.Sprintf("https://chain.example.org:%d/", tr.port)), "")
 	if n := tr.count(t) - 1; n < 1 {
 		t.Error("the trap catches nobody")
 	}
@@ -190,7 +190,7 @@ func TestRebinding(t *testing.T) {
 			s := &Submitter{Addresses: r, Ports: []uint16{tr.port}, Timeout: 200 * time.Millisecond, ExternalDKIM: true}
 			s.Mail = directAt(t, r, tr.port)
 			for _, rua := range []schema.RUA{schema.RUA(fmt.Sprintf("https://rebind.example.org:%d/", tr.port)), "mailto:" + mailbox} {
-				if err := s.Submit(t.Context(), parcel(t), rua); err == nil {
+				if err := s.Submit(t.Context(), parcel(t), rua, ""); err == nil {
 					t.Errorf("%s: %s took a report", name, rua)
 				}
 			}
@@ -219,7 +219,7 @@ func TestNoPrivateMX(t *testing.T) {
 	s := &Submitter{Mail: directAt(t, resolver, tr.port), ExternalDKIM: true, Timeout: 5 * time.Second}
 	try := func(what string, private bool) {
 		t.Helper()
-		err := s.Submit(t.Context(), parcel(t), "mailto:"+mailbox)
+		err := s.Submit(t.Context(), parcel(t), "mailto:"+mailbox, "")
 		if err == nil || IsTemporary(err) || private != errors.Is(err, guard.ErrPrivate) {
 			t.Errorf("%s: %v, want to give up, for a private address: %t", what, err, private)
 		}
@@ -257,7 +257,7 @@ func TestNoPrivateMX(t *testing.T) {
 	open.port = fmt.Sprint(tr.port)
 	zone.SetMX(domain, "chain.example.org")
 	s.Mail = open
-	s.Submit(t.Context(), parcel(t), "mailto:"+mailbox)
+	s.Submit(t.Context(), parcel(t), "mailto:"+mailbox, "")
 	if n := tr.count(t) - 1; n < 1 {
 		t.Error("the trap catches nobody")
 	}
@@ -274,7 +274,7 @@ func TestPorts(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		err = s.Submit(t.Context(), parcel(t), rua)
+		err = s.Submit(t.Context(), parcel(t), rua, "")
 		if err == nil || IsTemporary(err) != errors.Is(err, errNobody) {
 			t.Errorf("%s: %v", uri, err)
 		}
@@ -300,7 +300,7 @@ func TestPorts(t *testing.T) {
 		}
 	}
 	s.Ports = nil
-	if err := s.Submit(t.Context(), parcel(t), "https://example.com:8443/"); err == nil || !strings.Contains(err.Error(), "port 8443 is not allowed, only 443") {
+	if err := s.Submit(t.Context(), parcel(t), "https://example.com:8443/", ""); err == nil || !strings.Contains(err.Error(), "port 8443 is not allowed, only 443") {
 		t.Errorf("%v, want to hear which ports are allowed", err)
 	}
 }

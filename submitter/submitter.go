@@ -84,6 +84,12 @@ type Submitter struct {
 	// Mail takes reports for mailto destinations; nil refuses them.
 	Mail Mailer
 
+	// BounceDelimiter is that of the [ReturnPath] of every mail; "" names the
+	// delivery in the ENVID alone. With it, the envelope sender names the delivery
+	// beside an ENVID too: the next server may hand on to one that knows no DSN
+	// (RFC 3461, section 5.2.7), and what that one returns has no ENVID.
+	BounceDelimiter string
+
 	// Dialer connects to https destinations; nil dials public addresses only. One
 	// that is given has to refuse the others itself.
 	Dialer Dialer
@@ -158,8 +164,9 @@ func isNotFound(err error) bool {
 }
 
 // Submit makes one attempt to deliver p to rua. After nil the destination, or
-// the relay, has taken it. The error is an [*Error].
-func (s *Submitter) Submit(ctx context.Context, p Parcel, rua schema.RUA) (err error) {
+// the relay, has taken it. id names the delivery in what comes back of its mail:
+// letters and digits, "" for none. The error is an [*Error].
+func (s *Submitter) Submit(ctx context.Context, p Parcel, rua schema.RUA, id string) (err error) {
 	defer recovered(&err, rua)
 	ctx, cancel := context.WithTimeout(ctx, cmp.Or(s.Timeout, AttemptTimeout))
 	defer cancel()
@@ -175,7 +182,7 @@ func (s *Submitter) Submit(ctx context.Context, p Parcel, rua schema.RUA) (err e
 	if rua.Scheme() == "https" {
 		return s.post(ctx, &p, rua)
 	}
-	return s.mail(ctx, &p, rua)
+	return s.mail(ctx, &p, rua, id)
 }
 
 // checkKeys refuses what no receiver would accept: a signature by a domain
@@ -194,7 +201,7 @@ func ours(rua schema.RUA, err error) *Error {
 	return &Error{RUA: rua, Temporary: true, Ours: true, Err: err}
 }
 
-func (s *Submitter) mail(ctx context.Context, p *Parcel, rua schema.RUA) error {
+func (s *Submitter) mail(ctx context.Context, p *Parcel, rua schema.RUA, id string) error {
 	if s.Mail == nil {
 		return ours(rua, fmt.Errorf("%w for mail is configured", ErrNoTransport))
 	}
@@ -202,7 +209,8 @@ func (s *Submitter) mail(ctx context.Context, p *Parcel, rua schema.RUA) error {
 	if err != nil {
 		return ours(rua, err)
 	}
-	if err := s.Mail.Mail(ctx, Envelope{From: p.Envelope(), To: rua.Address()}, msg); err != nil {
+	from := ReturnPath{p.Envelope(), s.BounceDelimiter}.With(id)
+	if err := s.Mail.Mail(ctx, Envelope{From: from, To: rua.Address(), ID: id}, msg); err != nil {
 		return asError(rua, err)
 	}
 	return nil

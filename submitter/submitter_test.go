@@ -192,7 +192,7 @@ func TestHostileRecords(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, rua := range rec.RUA {
-		if err := s.Submit(t.Context(), parcel(t), rua); err != nil {
+		if err := s.Submit(t.Context(), parcel(t), rua, ""); err != nil {
 			t.Errorf("%s: %v", rua, err)
 		}
 	}
@@ -218,7 +218,7 @@ func TestSubmitMail(t *testing.T) {
 	out := new(outbox)
 	key := newTestKey(t, RSA)
 	s := &Submitter{Mail: out, Keys: []*Key{key}}
-	if err := s.Submit(t.Context(), parcel(t), "mailto:a%21b@example.com"); err != nil {
+	if err := s.Submit(t.Context(), parcel(t), "mailto:a%21b@example.com", ""); err != nil {
 		t.Fatal(err)
 	}
 	if out.from[0] != from || out.to[0] != "a!b@example.com" {
@@ -236,7 +236,7 @@ func TestSubmitRefusals(t *testing.T) {
 	}
 	bad := func(what string, s *Submitter, p Parcel, rua schema.RUA, want error) {
 		t.Helper()
-		err := s.Submit(t.Context(), p, rua)
+		err := s.Submit(t.Context(), p, rua, "")
 		e, ok := errors.AsType[*Error](err)
 		if !ok || e.RUA != rua || IsTemporary(err) || !errors.Is(err, want) {
 			t.Errorf("%s: %v, want %v for good", what, err, want)
@@ -245,7 +245,7 @@ func TestSubmitRefusals(t *testing.T) {
 	// What is wrong with our own settings may be mended, and the report sent then.
 	ours := func(what string, s *Submitter, want error) {
 		t.Helper()
-		err := s.Submit(t.Context(), good, rua)
+		err := s.Submit(t.Context(), good, rua, "")
 		e, ok := errors.AsType[*Error](err)
 		if !ok || e.RUA != rua || !e.Ours || !IsTemporary(err) || !errors.Is(err, want) {
 			t.Errorf("%s: %v, want %v for now", what, err, want)
@@ -269,16 +269,16 @@ func (panicking) Mail(context.Context, Envelope, []byte) error { panic("boom") }
 func TestSubmitSurvivesMailer(t *testing.T) {
 	const rua = "mailto:tls@example.com"
 	s := &Submitter{Mail: panicking{}, ExternalDKIM: true}
-	if err := s.Submit(t.Context(), parcel(t), rua); !IsTemporary(err) || !strings.Contains(err.Error(), "boom") {
+	if err := s.Submit(t.Context(), parcel(t), rua, ""); !IsTemporary(err) || !strings.Contains(err.Error(), "boom") {
 		t.Errorf("%v, want a temporary error", err)
 	}
 	s.Mail = &outbox{err: errors.New("queue full\r\nfor now")}
-	err := s.Submit(t.Context(), parcel(t), rua)
+	err := s.Submit(t.Context(), parcel(t), rua, "")
 	if want := "submitter: mailto:tls@example.com: queue full for now"; !IsTemporary(err) || err.Error() != want {
 		t.Errorf("%v, want %s", err, want)
 	}
 	s.Mail = &outbox{err: fmt.Errorf("wrapped: %w", &Error{Reply: "550 5.1.1 no such user"})}
-	if err := s.Submit(t.Context(), parcel(t), rua); IsTemporary(err) || !strings.Contains(err.Error(), "5.1.1") {
+	if err := s.Submit(t.Context(), parcel(t), rua, ""); IsTemporary(err) || !strings.Contains(err.Error(), "5.1.1") {
 		t.Errorf("%v, want a permanent error", err)
 	}
 }

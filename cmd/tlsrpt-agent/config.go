@@ -16,7 +16,9 @@ import (
 	"github.com/pelletier/go-toml/v2"
 
 	"github.com/tlsrpt-agent/tlsrpt-agent/agent"
+	"github.com/tlsrpt-agent/tlsrpt-agent/aggregator"
 	"github.com/tlsrpt-agent/tlsrpt-agent/schema"
+	"github.com/tlsrpt-agent/tlsrpt-agent/submitter"
 )
 
 // defaultConfig is read where no file is named; it need not exist.
@@ -97,6 +99,12 @@ type mailConfig struct {
 	Via          string `toml:"via" doc:"How report mail leaves. A relay: smtp://host:25 (no authentication; no STARTTLS on loopback), submission://user@host:587 or smtps://user@host:465 (verified TLS). \"sendmail\" or \"sendmail:/path\": the command of this host. \"mx\": straight to the MX hosts of each domain, with TLS where it works and without where not. Empty: no report is mailed."`
 	PasswordFile string `toml:"password_file" doc:"The file with the password of the user in via."`
 	Helo         string `toml:"helo" doc:"The EHLO name, for relays and \"mx\". Empty: the host's name."`
+
+	BounceDelimiter string `toml:"bounce_delimiter" doc:"One of \"+-=_.#~\". The envelope sender of report mail is then \"reports+ID@example.com\" with a signed id of the delivery, so that a bounce from anywhere names it. Empty: the sender is plain, and only a relay that offers DSN (RFC 3461) returns the id."`
+	BounceSocket    string `toml:"bounce_socket" doc:"The Unix socket on which bounces are taken by LMTP. Empty: bounce.sock beside the agent's own socket if bounce_delimiter is set, else none."`
+	BounceMode      string `toml:"bounce_mode" doc:"Its mode, octal."`
+	BounceUser      string `toml:"bounce_user" doc:"Its owner, a name or a number. Empty: the user of the agent."`
+	BounceGroup     string `toml:"bounce_group" doc:"Its group, a name or a number. Empty: the group of the agent."`
 }
 
 type dkimConfig struct {
@@ -129,6 +137,7 @@ func defaults() config {
 		MinSessions: 1,
 	}
 	c.Mail.Via = "smtp://localhost:25"
+	c.Mail.BounceMode = defaultMode
 	c.DKIM.Selector = "tlsrpt"
 	c.HTTPS.OnCertificateError = "fail"
 	c.HTTPS.Ports = []uint16{443}
@@ -287,9 +296,18 @@ func (c *config) check() error {
 		if s.Socket == "" {
 			return errors.New("source.libtlsrpt.socket: not set")
 		}
-		if _, err := strconv.ParseUint(s.Mode, 8, 9); err != nil {
-			return fmt.Errorf("source.libtlsrpt.mode: %q is not an octal mode such as \"0660\"", s.Mode)
+		if _, err := parseMode(s.Mode); err != nil {
+			return fmt.Errorf("source.libtlsrpt.mode: %w", err)
 		}
+	}
+	if _, err := parseMode(c.Mail.BounceMode); err != nil {
+		return fmt.Errorf("mail.bounce_mode: %w", err)
+	}
+	if c.Organization.Contact == "" {
+		return nil // nobody to send as
+	}
+	if err := c.returnPath().Check(aggregator.MaxBounceToken); errors.Is(err, submitter.ErrDelimiter) {
+		return fmt.Errorf("mail.bounce_delimiter: %w", err)
 	}
 	return nil
 }
@@ -343,6 +361,15 @@ func (c *submitConfig) choice() agent.Choice {
 		OnlyDomains: c.OnlyDomains, ExcludeDomains: c.ExcludeDomains, ExcludeRUA: c.ExcludeRUA,
 		OnlyFailures: c.OnlyFailures, MinSessions: c.MinSessions,
 	}
+}
+
+// parseMode reads the mode of a file.
+func parseMode(s string) (fs.FileMode, error) {
+	mode, err := strconv.ParseUint(s, 8, 9)
+	if err != nil {
+		return 0, fmt.Errorf("%q is not an octal mode such as \"0660\"", s)
+	}
+	return fs.FileMode(mode), nil
 }
 
 // duration is a time.Duration that also reads days, "30d". It is a struct so

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -23,6 +24,7 @@ import (
 type daemon struct {
 	*setup
 	collecting *agent.Agent
+	bounces    *bounceListener // nil where none are taken
 	log        *slog.Logger
 
 	// load reads the settings anew, those of the command line over them.
@@ -51,6 +53,9 @@ func (d *daemon) collect(ctx context.Context, stdin io.Reader) error {
 	if err != nil {
 		return err
 	}
+	if d.bounces, err = d.config.listenForBounces(d.log); err != nil {
+		return fmt.Errorf("mail.bounce_socket: %w", err)
+	}
 	d.collecting, err = agent.New(agent.Options{
 		Store: d.store, Sources: sources, MXHostReports: d.config.Submit.MXHostReports, Logger: d.log,
 	})
@@ -63,9 +68,19 @@ func (d *daemon) run(ctx context.Context, hangups <-chan os.Signal) error {
 	d.announce()
 	collected := make(chan error, 1)
 	go func() { collected <- d.collecting.Run(ctx) }()
+	d.bounces.handTo(d.agent)
+	bounced := make(chan error, 1)
+	go func() {
+		err := d.bounces.run(ctx)
+		if err != nil {
+			d.log.Error("bounces are not taken any more", "error", err)
+		}
+		bounced <- err
+	}()
 	var errs []error
 	for next := d.setup; next != nil; {
 		d.setup = next
+		d.bounces.handTo(d.agent)
 		submitting, stop := context.WithCancel(ctx)
 		submitted := make(chan error, 1)
 		go func() { submitted <- d.agent.Run(submitting) }()
@@ -74,7 +89,7 @@ func (d *daemon) run(ctx context.Context, hangups <-chan os.Signal) error {
 		errs = append(errs, <-submitted)
 		d.closeIdle()
 	}
-	return errors.Join(append(errs, <-collected)...)
+	return errors.Join(append(errs, <-collected, <-bounced)...)
 }
 
 // reloaded is the setup of new settings once they could be read, or nil when ctx
@@ -132,6 +147,11 @@ func (c *config) untilRestart(next *config) (late []string) {
 	keep("submit.spread", &c.Submit.Spread, &next.Submit.Spread)
 	keep("submit.mx_host_reports", &c.Submit.MXHostReports, &next.Submit.MXHostReports)
 	keep("source", &c.Source, &next.Source)
+	keep("mail.bounce_delimiter", &c.Mail.BounceDelimiter, &next.Mail.BounceDelimiter)
+	keep("mail.bounce_socket", &c.Mail.BounceSocket, &next.Mail.BounceSocket)
+	keep("mail.bounce_mode", &c.Mail.BounceMode, &next.Mail.BounceMode)
+	keep("mail.bounce_user", &c.Mail.BounceUser, &next.Mail.BounceUser)
+	keep("mail.bounce_group", &c.Mail.BounceGroup, &next.Mail.BounceGroup)
 	if len(c.Source.PostfixLog) == 0 {
 		return late
 	}
@@ -151,6 +171,9 @@ func (d *daemon) announce() {
 	}
 	for _, source := range d.config.Source.PostfixLog {
 		d.log.Info("collecting", "log", cmp.Or(source.Path, "journal"), "store", d.config.Store.Path)
+	}
+	if d.bounces != nil {
+		d.log.Info("taking bounces", "socket", d.config.bounceSocket())
 	}
 	d.announceSubmission(d.log)
 	d.notify(sd.SdNotifyReady)

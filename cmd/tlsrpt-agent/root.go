@@ -16,6 +16,10 @@ const (
 	exitOK      int = 0
 	exitFailure int = 1
 	exitUsage   int = 2
+
+	// exitLater asks whoever runs a command for each mail to bring it again:
+	// EX_TEMPFAIL of sysexits.h, which MTAs and delivery agents know.
+	exitLater int = 75
 )
 
 // app is what the commands share: where they read and write, and the flags that
@@ -39,8 +43,11 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		return exitOK
 	}
 	a.explain(err)
-	if errors.Is(err, errUsage) {
+	switch {
+	case errors.Is(err, errUsage):
 		return exitUsage
+	case errors.Is(err, errLater):
+		return exitLater
 	}
 	return exitFailure
 }
@@ -68,7 +75,8 @@ for it a signed report (RFC 8460).`,
 	flags.StringVar(&a.dbPath, "db", "", "use the store in `FILE`, whatever store.path says")
 	root.AddCommand(
 		a.runCommand(), a.importCommand(), a.pendingCommand(), a.reportCommand(), a.submitCommand(),
-		a.deliveriesCommand(), a.lookupCommand(), a.checkCommand(), a.keygenCommand(), a.demoCommand(), a.versionCommand(),
+		a.deliveriesCommand(), a.suppressionsCommand(), a.bounceCommand(),
+		a.lookupCommand(), a.checkCommand(), a.keygenCommand(), a.demoCommand(), a.versionCommand(),
 	)
 	root.CompletionOptions.HiddenDefaultCmd = true
 	return root

@@ -111,9 +111,13 @@ func (a *app) runDaemon(cmd *cobra.Command, f runFlags) error {
 // makeRuntimeDir makes the directory of a default socket, which belongs to the
 // agent. Those of other sockets belong to the mail server.
 func (c *config) makeRuntimeDir() error {
+	sockets := []string{c.bounceSocket()}
 	for _, s := range c.Source.Libtlsrpt {
-		if s.Socket == defaultSource().Socket {
-			return os.MkdirAll(filepath.Dir(s.Socket), 0o755)
+		sockets = append(sockets, s.Socket)
+	}
+	for _, s := range sockets {
+		if s == defaultSource().Socket || s == defaultBounceSocket() {
+			return os.MkdirAll(filepath.Dir(s), 0o755)
 		}
 	}
 	return nil

@@ -45,6 +45,7 @@ func TestMain(m *testing.M) {
 //	await FILE TEXT        wait until FILE contains TEXT
 //	arrived                print what was delivered and what is wrong in it
 //	age FILE DAYS          let days pass for a store
+//	returned RCPT STATUS FILE  write the bounce of the newest mail to RCPT
 //
 // In FILEs @TODAY@ and @YESTERDAY@ stand for days.
 func TestScripts(t *testing.T) {
@@ -59,7 +60,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"world": startWorld, "publish": publish, "mx": publishMX, "count": count, "send": send,
-			"await": await, "arrived": printArrived, "age": age,
+			"await": await, "arrived": printArrived, "age": age, "returned": returned,
 		},
 		Condition: func(name string) (bool, error) {
 			if name != "port25" {
@@ -241,6 +242,23 @@ func age(ts *testscript.TestScript, _ bool, args []string) {
 	days, err := strconv.Atoi(args[1])
 	scriptError(ts, err)
 	scriptError(ts, ageStore(ts.MkAbs(args[0]), days))
+}
+
+func returned(ts *testscript.TestScript, _ bool, args []string) {
+	var sender string
+	for _, m := range worldOf(ts).SMTP.Received() {
+		if slices.Contains(m.To, args[0]) {
+			sender = m.Sender
+		}
+	}
+	if sender == "" {
+		ts.Fatalf("nothing was mailed to %s", args[0])
+	}
+	ts.Setenv("BOUNCES", sender)
+	text := fmt.Sprintf("From MAILER-DAEMON Sun Nov 22 01:02:03 2026\nFrom: MAILER-DAEMON@example.net\nTo: <%s>\n"+
+		"Content-Type: multipart/report; report-type=delivery-status; boundary=b\n\n--b\n\nSorry.\n--b\nContent-Type: message/delivery-status\n\n"+
+		"Reporting-MTA: dns; example.net\n\nFinal-Recipient: rfc822; %s\nAction: failed\nStatus: %s\n--b--\n", sender, args[0], args[1])
+	scriptError(ts, os.WriteFile(ts.MkAbs(args[2]), []byte(text), 0o600))
 }
 
 // ageStore lets days pass for what was counted.

@@ -159,6 +159,8 @@ func (c *config) submitter() (*submitter.Submitter, error) {
 		Ports:         c.HTTPS.Ports,
 		RetryInsecure: c.HTTPS.OnCertificateError == "retry-insecure",
 		Version:       version,
+
+		BounceDelimiter: c.Mail.BounceDelimiter,
 	}
 	domain := schema.AddressDomain(contact)
 	if s.Keys, err = c.DKIM.keys(domain); err != nil {

@@ -5,10 +5,8 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
 	"net/netip"
-	"strconv"
 
 	"github.com/tlsrpt-agent/tlsrpt-agent/collector"
 	"github.com/tlsrpt-agent/tlsrpt-agent/collector/libtlsrpt"
@@ -109,12 +107,12 @@ func (d *daemon) recordFetch(session schema.Session) {
 }
 
 func (c *libtlsrptConfig) listen(log *slog.Logger) (collector.Source, error) {
-	mode, err := strconv.ParseUint(c.Mode, 8, 9)
+	mode, err := parseMode(c.Mode)
 	if err != nil {
 		return nil, fmt.Errorf("mode: %w", err)
 	}
 	o := libtlsrpt.Options{
-		Path: c.Socket, Mode: fs.FileMode(mode), User: c.User, Group: c.Group,
+		Path: c.Socket, Mode: mode, User: c.User, Group: c.Group,
 		File: libtlsrpt.Activated(c.Socket), Logger: log,
 	}
 	if c.SendingIP != "" {

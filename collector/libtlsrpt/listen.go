@@ -9,14 +9,13 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"path/filepath"
-	"sync"
-	"syscall"
+
+	"github.com/tlsrpt-agent/tlsrpt-agent/internal/socket"
 )
 
 // ErrInUse means that another process listens on the socket. It is most likely
 // another agent: end one of the two, or give them different sockets.
-var ErrInUse = errors.New("libtlsrpt: another process listens on the socket")
+var ErrInUse = socket.ErrInUse
 
 // Options says where a Source listens.
 type Options struct {
@@ -86,113 +85,18 @@ func fromFile(f *os.File) (*net.UnixConn, error) {
 	return nil, errors.New("libtlsrpt: the socket that was passed is no Unix datagram socket (ListenDatagram= with a path)")
 }
 
-// maxPath is what fits into sun_path with its final NUL.
-const maxPath = 107
-
-// bind makes a socket at a name of its own, gives it its rights, and then its
-// place.
-func bind(o Options) (*net.UnixConn, func(), error) {
-	temp, err := checkPath(o.Path)
-	if err != nil {
-		return nil, nil, err
-	}
-	uid, gid, err := owner(o.User, o.Group)
-	if err != nil {
-		return nil, nil, err
-	}
-	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: temp, Net: "unixgram"})
-	if err != nil {
-		return nil, nil, fmt.Errorf("libtlsrpt: making a socket in %s: %w", filepath.Dir(o.Path), hinted(err,
-			"the user of the agent needs the right to write there"))
-	}
-	info, err := place(temp, o, uid, gid)
-	if err != nil {
-		conn.Close()
-		os.Remove(temp) // if it is there still
-		return nil, nil, err
-	}
-	unbind := sync.OnceFunc(func() {
-		if now, err := os.Lstat(o.Path); err == nil && os.SameFile(info, now) {
-			os.Remove(o.Path) // an error leaves a stale socket, which the next start replaces
-		}
+// bind makes the socket of o.
+func bind(o Options) (conn *net.UnixConn, unbind func(), err error) {
+	f := socket.File{Network: "unixgram", Path: o.Path, Mode: o.Mode, User: o.User, Group: o.Group}
+	unbind, err = f.Bind(func(name string) (err error) {
+		conn, err = net.ListenUnixgram(f.Network, &net.UnixAddr{Name: name, Net: f.Network})
+		return err
 	})
-	return conn, unbind, nil
-}
-
-// place makes the socket at temp the one at o.Path.
-func place(temp string, o Options, uid, gid int) (fs.FileInfo, error) {
-	if uid >= 0 || gid >= 0 {
-		if err := os.Lchown(temp, uid, gid); err != nil {
-			return nil, fmt.Errorf("libtlsrpt: giving the socket to user %q, group %q: %w", o.User, o.Group, hinted(err,
-				"start the agent as root, or add its user to the group and set no user"))
+	if err != nil {
+		if conn != nil {
+			conn.Close()
 		}
+		return nil, nil, fmt.Errorf("libtlsrpt: %w", err)
 	}
-	// After chown, which may take bits away.
-	if err := os.Chmod(temp, cmp.Or(o.Mode, 0o660)); err != nil {
-		return nil, fmt.Errorf("libtlsrpt: setting the mode of the socket: %w", err)
-	}
-	if err := os.Rename(temp, o.Path); err != nil {
-		return nil, fmt.Errorf("libtlsrpt: putting the socket in its place: %w", err)
-	}
-	return os.Lstat(o.Path)
-}
-
-// hinted adds to a lack of rights what mends it.
-func hinted(err error, hint string) error {
-	if errors.Is(err, fs.ErrPermission) {
-		return fmt.Errorf("%w: %s", err, hint)
-	}
-	return err
-}
-
-// checkPath makes sure that a socket can be bound at path, and returns the name
-// to bind it at first, in the same directory.
-func checkPath(path string) (temp string, err error) {
-	dir, base := filepath.Split(path)
-	if base == "" || !filepath.IsAbs(path) {
-		return "", fmt.Errorf("libtlsrpt: socket path %q: want an absolute path of a file", path)
-	}
-	temp = dir + tempName(dir, base)
-	if n := max(len(path), len(temp)); n > maxPath {
-		return "", fmt.Errorf("libtlsrpt: socket path %s: it is %d bytes too long: a socket's path has at most %d bytes",
-			path, n-maxPath, maxPath)
-	}
-	info, err := os.Stat(dir)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return "", fmt.Errorf("libtlsrpt: socket path %s: its directory does not exist: "+
-			"create it with \"mkdir -p %s\", such that the MTA's user may enter it", path, filepath.Clean(dir))
-	case err != nil:
-		return "", fmt.Errorf("libtlsrpt: socket path %s: %w", path, err)
-	case !info.IsDir():
-		return "", fmt.Errorf("libtlsrpt: socket path %s: %s is not a directory", path, filepath.Clean(dir))
-	}
-	return temp, checkOccupant(path)
-}
-
-// checkOccupant makes sure that nothing is at path but a socket that nobody
-// listens on.
-func checkOccupant(path string) error {
-	info, err := os.Lstat(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil
-	case err != nil:
-		return fmt.Errorf("libtlsrpt: socket path %s: %w", path, err)
-	case info.Mode().Type() != fs.ModeSocket:
-		return fmt.Errorf("libtlsrpt: socket path %s: something that is not a socket is there: remove it, or choose another path", path)
-	}
-	// Only a live socket can be connected to. Nothing is sent to it.
-	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: path, Net: "unixgram"})
-	switch {
-	case err == nil:
-		conn.Close()
-		return fmt.Errorf("%w %s", ErrInUse, path)
-	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, fs.ErrNotExist):
-		return nil
-	case errors.Is(err, syscall.EPROTOTYPE), errors.Is(err, syscall.EPERM):
-		return fmt.Errorf("%w %s", ErrInUse, path)
-	}
-	return fmt.Errorf("libtlsrpt: socket path %s: whether anyone listens on the socket there: %w", path, hinted(err,
-		"remove it if nobody does"))
+	return conn, unbind, nil
 }

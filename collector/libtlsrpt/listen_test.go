@@ -16,6 +16,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/tlsrpt-agent/tlsrpt-agent/internal/socket"
 )
 
 func TestListenRefuses(t *testing.T) {
@@ -78,7 +80,7 @@ func TestLongestPath(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer os.RemoveAll(dir)
-	base := strings.Repeat("x", maxPath-len(dir)-1)
+	base := strings.Repeat("x", socket.MaxPath-len(dir)-1)
 	s, err := Listen(Options{Path: filepath.Join(dir, base)})
 	if err != nil {
 		t.Fatal(err)

@@ -28,6 +28,7 @@ const (
 	NoSTARTTLS Behaviour = iota // STARTTLS is not offered
 	Drop       Behaviour = iota // the connection ends where the TLS handshake should begin
 	Refuse     Behaviour = iota // STARTTLS is offered, and answered with 454
+	NoUsers    Behaviour = iota // no recipient exists
 )
 
 // Receiver is one MX host. It takes every message and remembers the truth.
@@ -203,6 +204,9 @@ func (c *conn) command(verb, arg string) error {
 		c.mail = Message{From: mailbox(arg), TLS: c.s.TLS}
 		return c.reply("250 2.1.0 Ok")
 	case "RCPT":
+		if c.r.behaviour == NoUsers {
+			return c.reply("550 5.1.1 <" + mailbox(arg) + ">: no such user")
+		}
 		c.mail.To = append(c.mail.To, mailbox(arg))
 		return c.reply("250 2.1.5 Ok")
 	case "DATA":

@@ -1,11 +1,9 @@
-package libtlsrpt
+package socket
 
 import (
-	"crypto/rand"
 	"fmt"
 	"os/user"
 	"strconv"
-	"strings"
 )
 
 // owner is the numbers of a user and a group, by name or number; -1 is "".
@@ -18,7 +16,7 @@ func owner(userName, groupName string) (uid, gid int, err error) {
 		return u.Uid, nil
 	})
 	if err != nil {
-		return 0, 0, fmt.Errorf("libtlsrpt: user of the socket: %w", err)
+		return 0, 0, fmt.Errorf("socket: its user: %w", err)
 	}
 	gid, err = number(groupName, func(name string) (string, error) {
 		g, err := user.LookupGroup(name)
@@ -28,7 +26,7 @@ func owner(userName, groupName string) (uid, gid int, err error) {
 		return g.Gid, nil
 	})
 	if err != nil {
-		return 0, 0, fmt.Errorf("libtlsrpt: group of the socket: %w", err)
+		return 0, 0, fmt.Errorf("socket: its group: %w", err)
 	}
 	return uid, gid, nil
 }
@@ -46,13 +44,4 @@ func number(name string, lookup func(string) (string, error)) (int, error) {
 		return 0, err
 	}
 	return strconv.Atoi(id)
-}
-
-// tempName is a name in dir, which ends in a slash, that nothing else has. It is
-// what lists of sockets go on to show, so it says whose it is; but it makes no
-// path too long that base fits into.
-func tempName(dir, base string) string {
-	suffix := "." + strings.ToLower(rand.Text()[:4])
-	room := max(maxPath-len(dir)-len(suffix), 0)
-	return base[:min(len(base), room)] + suffix
 }
