@@ -159,7 +159,7 @@ func TestRefusedDays(t *testing.T) {
 	}{
 		{"no such recipient", &submitter.Error{NoSuchRecipient: true, Reply: "550 5.1.1 no such user"}, aggregator.DeliverySuppressed},
 		{"given up for another reason", &submitter.Error{Reply: "550 5.7.1 no"}, aggregator.DeliveryGaveUp},
-		{"our own fault", &submitter.Error{NoSuchRecipient: true, Ours: true, Reply: "550 5.1.1 no"}, aggregator.DeliveryGaveUp},
+		{"our own fault", &submitter.Error{Temporary: true, NoSuchRecipient: true, Ours: true, Reply: "550 5.1.1 no"}, aggregator.DeliveryPending},
 		{"for now", &submitter.Error{Temporary: true, NoSuchRecipient: true, Reply: "450 4.1.1 no"}, aggregator.DeliveryPending},
 	} {
 		t.Run(c.name, func(t *testing.T) {
