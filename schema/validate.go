@@ -72,7 +72,7 @@ func (f *Faults) policy(field string, p *Policy) {
 	if !p.Type.Known() {
 		f.add(field+".policy-type", isPolicyType, "%q is neither tlsa, sts nor no-policy-found", clean(string(p.Type), maxField))
 	}
-	if d, err := ParseDomain(p.Domain); err != nil || d != lowerASCII(p.Domain) {
+	if _, ok := aLabels(p.Domain); !ok {
 		f.add(field+".policy-domain", isDomain44, "%q is not a domain in A-labels", clean(p.Domain, maxField))
 	}
 	size := 0
