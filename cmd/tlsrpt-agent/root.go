@@ -68,7 +68,7 @@ for it a signed report (RFC 8460).`,
 	flags.StringVar(&a.dbPath, "db", "", "use the store in `FILE`, whatever store.path says")
 	root.AddCommand(
 		a.runCommand(), a.importCommand(), a.pendingCommand(), a.reportCommand(), a.submitCommand(),
-		a.deliveriesCommand(), a.lookupCommand(), a.checkCommand(), a.keygenCommand(), a.demoCommand(), a.versionCommand(),
+		a.deliveriesCommand(), a.lookupCommand(), a.checkCommand(), a.keygenCommand(), a.validateCommand(), a.demoCommand(), a.versionCommand(),
 	)
 	root.CompletionOptions.HiddenDefaultCmd = true
 	return root
