@@ -107,7 +107,8 @@ func startWorld(ts *testscript.TestScript, _ bool, _ []string) {
 	var record bytes.Buffer
 	a := &app{stdout: &record}
 	scriptError(ts, a.keygen(nil, filepath.Join(dir, "dkim.pem"), "rsa", "example.com", "tlsrpt"))
-	name, txt, _ := strings.Cut(record.String(), ". IN TXT (")
+	zone, _, _ := strings.Cut(record.String(), "\n")
+	name, txt, _ := strings.Cut(zone, ". IN TXT (")
 	txt = strings.NewReplacer(`" "`, "", `"`, "", ")", "").Replace(txt)
 	w.Zone.SetTXT(name, strings.TrimSpace(txt))
 	write("config.toml", fmt.Appendf(nil, `
