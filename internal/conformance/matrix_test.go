@@ -3,18 +3,12 @@ package conformance_test
 import (
 	"fmt"
 	"net/netip"
-	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
-	"github.com/tlsrpt-agent/tlsrpt-agent/agent"
-	"github.com/tlsrpt-agent/tlsrpt-agent/aggregator"
 	"github.com/tlsrpt-agent/tlsrpt-agent/internal/receiver"
-	"github.com/tlsrpt-agent/tlsrpt-agent/internal/resolve"
 	"github.com/tlsrpt-agent/tlsrpt-agent/internal/validate"
 	"github.com/tlsrpt-agent/tlsrpt-agent/schema"
-	"github.com/tlsrpt-agent/tlsrpt-agent/submitter"
 )
 
 var resultTypes = []schema.ResultType{
@@ -99,59 +93,23 @@ func counts(t *testing.T, day schema.Day, sessions []schema.Session) (list []sch
 	return list
 }
 
-func check(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
 // TestMatrix sends every kind of report there is, by mail and by HTTPS and through
 // a real store, to a receiver that rejects what any receiver does (see package
 // receiver), and has package validate judge the messages.
 func TestMatrix(t *testing.T) {
-	w, err := receiver.Start(receiver.Options{})
-	check(t, err)
-	defer w.Close()
-	key, err := submitter.GenerateKey(submitter.RSA, "example.com", "tlsrpt")
-	check(t, err)
-	second, err := submitter.GenerateKey(submitter.Ed25519, "example.com", "tlsrpt2")
-	check(t, err)
-	for _, k := range []*submitter.Key{key, second} {
-		w.Zone.SetTXT(k.Name(), k.TXT())
-	}
-	relay, err := submitter.ParseRelay("smtp://"+w.SMTP.Addr(), "", submitter.RelayOptions{HELO: "out.example.com"})
-	check(t, err)
-	resolver := &resolve.Resolver{Servers: []string{w.Zone.Addr()}}
-	s := &submitter.Submitter{
-		Resolver: resolver, Addresses: resolver, Keys: []*submitter.Key{key, second}, Mail: relay,
-		AllowPrivate: true, RootCAs: w.HTTPS.CAPool(),
-	}
-	defer s.Close()
-	store, err := aggregator.Open(filepath.Join(t.TempDir(), "tlsrpt.db"), aggregator.Options{})
-	check(t, err)
-	defer store.Close()
-	_, err = store.SubmissionSince(t.Context(), time.Now())
-	check(t, err)
-	a, err := agent.New(agent.Options{Store: store, Submitter: s, Organization: "Example \u00dcnic\u00f6de Inc.", Contact: "tls-reports@example.com"})
-	check(t, err)
-
-	day := schema.DayOf(time.Now()) - 2
-	all := counts(t, day, matrix())
+	b := newBench(t)
+	sessions := matrix()
 	domains := map[string]bool{}
-	for _, c := range all {
+	for _, c := range counts(t, b.day, sessions) {
 		domains[c.Domain] = true
-		w.Publish(c.Domain, "v=TLSRPTv1; rua=mailto:tlsrpt@"+c.Domain+", "+w.URL("/"+c.Domain))
+		b.Publish(c.Domain, "v=TLSRPTv1; rua=mailto:tlsrpt@"+c.Domain+", "+b.URL("/"+c.Domain))
 	}
-	check(t, store.Record(t.Context(), "test", nil, all))
-	check(t, a.Submit(t.Context(), agent.Submission{}, nil))
-	late := counts(t, day, []schema.Session{failed("late.example.org", policies[schema.STS], details(schema.CertificateExpired, 1))})
-	check(t, store.Record(t.Context(), "test", nil, late))
-	check(t, a.Submit(t.Context(), agent.Submission{}, nil))
-	if want := 2 * (len(domains) + 1); len(w.Reports()) != want {
-		t.Errorf("%d reports arrived, want %d", len(w.Reports()), want)
+	b.submit(sessions...)
+	b.submit(failed("late.example.org", policies[schema.STS], details(schema.CertificateExpired, 1)))
+	if want := 2 * (len(domains) + 1); len(b.Reports()) != want {
+		t.Errorf("%d reports arrived, want %d", len(b.Reports()), want)
 	}
-	checkMatrix(t, w)
+	checkMatrix(t, b.World)
 }
 
 func checkMatrix(t *testing.T, w *receiver.World) {
