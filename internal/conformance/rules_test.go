@@ -63,7 +63,7 @@ func TestRule10(t *testing.T) {
 
 func TestRule12(t *testing.T) {
 	expect(t, "a!b@example.org", "v=TLSRPTv1; rua=mailto:a%21b@example.org")
-	expect(t, "b@example.org", "v=TLSRPTv1; rua=mailto:a@example.org!10m,mailto:b@example.org")
+	expect(t, "b@example.org", "v=TLSRPTv1; rua=mailto:a@example.org!10m,$URL!10m,mailto:b@example.org")
 }
 
 func TestRule13(t *testing.T) {

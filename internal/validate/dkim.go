@@ -2,6 +2,7 @@ package validate
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -78,13 +79,14 @@ func coversFields(h string) bool {
 }
 
 // verify is why each signature does not verify, in the order of the message; nil
-// if nobody is to be asked for keys.
+// if nobody is to be asked for keys. The library takes lines that have lost their
+// CR, as those of files often have.
 func verify(data []byte, o Options) []error {
 	if o.LookupTXT == nil {
 		return nil
 	}
 	errs := slices.Repeat([]error{errNotVerified}, maxSignatures)
-	found, err := verifications(crlf(data), o)
+	found, err := verifications(data, o)
 	for i := range errs {
 		switch {
 		case i < len(found):
@@ -96,7 +98,7 @@ func verify(data []byte, o Options) []error {
 	return errs
 }
 
-var errNotVerified = fmt.Errorf("it was not verified")
+var errNotVerified = errors.New("it was not verified")
 
 // verifications verifies the first signatures. The library reads what a stranger
 // wrote; that it stops at some of it must not stop us.
@@ -107,11 +109,6 @@ func verifications(data []byte, o Options) (found []*dkim.Verification, err erro
 		}
 	}()
 	return dkim.VerifyWithOptions(bytes.NewReader(data), &dkim.VerifyOptions{LookupTXT: o.LookupTXT, MaxVerifications: maxSignatures})
-}
-
-// crlf is a message as it was signed: files often have lost the CR of each line.
-func crlf(data []byte) []byte {
-	return bytes.ReplaceAll(bytes.ReplaceAll(data, []byte("\r\n"), []byte("\n")), []byte("\n"), []byte("\r\n"))
 }
 
 // keyRecord holds the record of a key that verified against RFC 8460, section 3.

@@ -273,6 +273,20 @@ func TestSignatures(t *testing.T) {
 	}
 }
 
+// A signature that leaves the two fields of RFC 8460 open is a fault of its own.
+func TestFieldsNotSigned(t *testing.T) {
+	for _, name := range []string{"TLS-Report-Domain", "TLS-Report-Submitter"} {
+		signature, rest, _ := strings.Cut(unfold(message(t)), "\r\n")
+		if !strings.HasPrefix(signature, "DKIM-Signature:") || !strings.Contains(signature, name) {
+			t.Fatalf("%s", signature)
+		}
+		msg := strings.ReplaceAll(signature, name, "X") + "\r\n" + rest
+		if r := validate.File("", []byte(msg), validate.Options{}); found(r) != "DKIM-Signature 61" {
+			t.Errorf("%v", r.Faults)
+		}
+	}
+}
+
 // Whatever comes in, faults can be shown and are not many.
 func FuzzFile(f *testing.F) {
 	good := message(f)
