@@ -43,7 +43,7 @@ type FileNameParts struct {
 }
 
 // ParseFileName reads the file name of a report of any sender. The error is
-// [ErrName].
+// [ErrName], and [ErrDomain] as well if a domain is not in A-labels.
 func ParseFileName(s string) (p FileNameParts, err error) {
 	refuse := func(format string, args ...any) (FileNameParts, error) {
 		return FileNameParts{}, fmt.Errorf("%w %q: "+format, append([]any{ErrName, clean(s, maxField)}, args...)...)
@@ -60,7 +60,7 @@ func ParseFileName(s string) (p FileNameParts, err error) {
 	}
 	for i, to := range []*string{&p.Submitter, &p.Domain} {
 		if *to, ok = aLabels(parts[i]); !ok {
-			return refuse("%q is not a domain in A-labels", clean(parts[i], maxField))
+			return FileNameParts{}, fmt.Errorf("%w %q: %w %q: not in A-labels", ErrName, clean(s, maxField), ErrDomain, clean(parts[i], maxField))
 		}
 	}
 	for i, to := range []*int64{&p.Begin, &p.End} {

@@ -34,24 +34,16 @@ func (j *judge) dkim(h *gomessage.Header, data []byte, o Options) {
 	good, covered := false, false
 	for i, field := range fields {
 		tags := parseTags(field)
-		if domain := strings.ToLower(tags["d"]); signer != "" && !aligned(domain, signer) {
+		domain := strings.ToLower(tags["d"])
+		switch {
+		case signer != "" && !aligned(domain, signer):
 			others = append(others, short(domain))
-			continue
+		case verdicts != nil && verdicts[i] != nil:
+			bad = append(bad, fmt.Sprintf("that of %q: %v", short(domain), verdicts[i]))
+		default: // it verifies, for all that is known
+			good, covered = true, covered || coversFields(tags["h"])
+			j.signature(tags, o)
 		}
-		if _, ok := tags["l"]; ok {
-			j.fault(fieldDKIM, wholeBody, "the signature of %q uses l=: it covers a part of the body only", short(tags["d"]))
-		}
-		covered = covered || coversFields(tags["h"])
-		if verdicts == nil {
-			good = true // for all that is known
-			continue
-		}
-		if err := verdicts[i]; err != nil {
-			bad = append(bad, fmt.Sprintf("that of %q: %v", short(tags["d"]), err))
-			continue
-		}
-		good = true
-		j.keyRecord(tags, o)
 	}
 	switch {
 	case good && !covered:
@@ -61,6 +53,16 @@ func (j *judge) dkim(h *gomessage.Header, data []byte, o Options) {
 		j.fault(fieldDKIM, validSignature, "no signature of the reporting domain verifies; %s", strings.Join(bad, "; "))
 	default:
 		j.fault(fieldDKIM, validSignature, "no signature is of %s, the domain of contact-info, but of %s", signer, strings.Join(others, ", "))
+	}
+}
+
+// signature judges what is in a good signature, and the record of its key.
+func (j *judge) signature(tags map[string]string, o Options) {
+	if _, ok := tags["l"]; ok {
+		j.fault(fieldDKIM, wholeBody, "the signature of %q uses l=: it covers a part of the body only", short(tags["d"]))
+	}
+	if o.LookupTXT != nil {
+		j.keyRecord(tags, o)
 	}
 }
 

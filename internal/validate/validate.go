@@ -9,6 +9,7 @@ package validate
 import (
 	"bytes"
 	"cmp"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -135,7 +136,10 @@ const fieldFileName = "file name"
 
 func (j *judge) fileName(name string) {
 	parts, err := schema.ParseFileName(name)
-	if err != nil {
+	if errors.Is(err, schema.ErrDomain) {
+		j.fault(fieldFileName, namedInALabels, "%s", reason(err))
+		return
+	} else if err != nil {
 		j.fault(fieldFileName, namedAsRFC, "%s", reason(err))
 		return
 	}
@@ -143,7 +147,9 @@ func (j *judge) fileName(name string) {
 }
 
 // reason is an error about a name without its beginning, which says nothing new.
-func reason(err error) string { return strings.TrimPrefix(err.Error(), schema.ErrName.Error()+" ") }
+func reason(err error) string {
+	return strings.Replace(strings.TrimPrefix(err.Error(), schema.ErrName.Error()+" "), ": schema: ", ": ", 1)
+}
 
 // agreement holds what is around a report against it, where both are there. RFC
 // 8460, section 5.6: the report is authoritative, so the fault is with the other.

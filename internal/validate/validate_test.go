@@ -3,6 +3,9 @@ package validate_test
 import (
 	"bytes"
 	"compress/gzip"
+	"crypto"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +14,8 @@ import (
 	"testing"
 	"time"
 	"unicode"
+
+	"github.com/emersion/go-msgauth/dkim"
 
 	"github.com/tlsrpt-agent/tlsrpt-agent/internal/validate"
 	"github.com/tlsrpt-agent/tlsrpt-agent/schema"
@@ -133,7 +138,7 @@ func TestFileName(t *testing.T) {
 		strings.Replace(p.FileName, "example.com!", "example.org!", 1): "file name 64",
 		strings.Replace(p.FileName, "!example.net", "!example.org", 1): "file name 64",
 		strings.Replace(p.FileName, "!17", "!16", 1):                   "file name 64",
-		"bücher.example!" + p.FileName[len("example.com!"):]:           "file name 50",
+		"bücher.example!" + p.FileName[len("example.com!"):]:           "file name 52",
 	} {
 		if r := validate.File(name, p.Gzip, validate.Options{}); found(r) != want {
 			t.Errorf("%s: %v, want %s", name, r.Faults, want)
@@ -264,6 +269,7 @@ func TestSignatures(t *testing.T) {
 		{"key for all", good, published("s=email:tlsrpt; ", ""), ""},
 		{"a list in front", "DKIM-Signature: v=1; a=rsa-sha256; d=lists.example.org; s=x; h=from; bh=AA==; b=AA==\r\n" + good, published("", ""), ""},
 		{"a bad one in front", "DKIM-Signature: v=1; a=rsa-sha256; d=example.com; s=x; h=from; bh=AA==; b=AA==\r\n" + good, published("", ""), ""},
+		{"a bad one that covers more", "DKIM-Signature: v=1; a=rsa-sha256; d=example.com; s=x; bh=AA==; b=AA==;\r\n h=from:tls-report-domain:tls-report-submitter\r\n" + signedWithout(t), published("", ""), "DKIM-Signature 61"},
 		{"a hundred of them", strings.Repeat("DKIM-Signature: v=1; a=rsa-sha256; d=example.com; s=x; h=from; bh=AA==; b=AA==\r\n", 100) + good, published("", ""), "DKIM-Signature 30"},
 		{"none that can be read", "DKIM-Signature: =;=\r\n" + strings.Replace(good, "DKIM-Signature", "X", 1), published("", ""), "DKIM-Signature 30"},
 	} {
@@ -271,6 +277,30 @@ func TestSignatures(t *testing.T) {
 			t.Errorf("%s: %v, want %s", c.why, r.Faults, c.want)
 		}
 	}
+}
+
+// signedWithout is the message with a good signature that does not cover the two
+// fields of RFC 8460.
+func signedWithout(t *testing.T) string {
+	t.Helper()
+	_, msg, _ := strings.Cut(unfold(message(t)), "\r\n")
+	text, err := key().PEM()
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, _ := pem.Decode(text)
+	private, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b bytes.Buffer
+	err = dkim.Sign(&b, strings.NewReader(msg), &dkim.SignOptions{
+		Domain: "example.com", Selector: "tlsrpt", Signer: private.(crypto.Signer), HeaderKeys: []string{"From"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
 }
 
 // A signature that leaves the two fields of RFC 8460 open is a fault of its own.
