@@ -46,8 +46,9 @@ func (w *walker) problem(format string, args ...any) {
 }
 
 // required is the members of each object that receivers do without in no report,
-// by the name of the member that it is, or is an element of. parsedmarc stops at
-// the first that is missing; failure-details is what mail-auth wants an array of.
+// by the name of the member that it is, or is an element of: parsedmarc stops at
+// the first that is missing. Only failure-details is more than that: no receiver
+// misses it, but the sender promises an array.
 var required = map[string][]string{
 	"":                {"organization-name", "date-range", "contact-info", "report-id", "policies"},
 	"date-range":      {"start-datetime", "end-datetime"},
