@@ -99,7 +99,7 @@ func (c *config) lookupRecord(ctx context.Context, domain string) (lookupLine, e
 		}
 	}
 	line.Faults = append(line.Faults, rec.Faults...)
-	p := prober{c.resolver(), c.Submit.AllowPrivate}
+	p := prober{c.resolver(), c.Submit.AllowPrivate, c.HTTPS.Ports}
 	for _, rua := range rec.RUA {
 		line.RUA = append(line.RUA, rua)
 		line.Destinations = append(line.Destinations, p.destination(ctx, rua))

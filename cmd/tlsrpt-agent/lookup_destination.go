@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/miekg/dns"
@@ -28,16 +30,31 @@ type destination struct {
 type prober struct {
 	resolver     *resolve.Resolver
 	allowPrivate bool
+	ports        []uint16 // https.ports
 }
 
 func (p prober) destination(ctx context.Context, rua schema.RUA) destination {
 	d := destination{RUA: rua}
-	if rua.Scheme() == "mailto" {
+	switch {
+	case rua.Scheme() == "mailto":
 		d.Status, d.Message = p.mailDomain(ctx, rua.Host())
-	} else {
+	case !p.allowsPort(rua):
+		d.Status, d.Message = statusProblem, "its port is not among https.ports"
+	default:
 		d.Status, d.Message = p.host(ctx, rua.Host())
 	}
 	return d
+}
+
+// allowsPort reports whether reports are sent to the port of an https URI. 443 is
+// not written in one.
+func (p prober) allowsPort(rua schema.RUA) bool {
+	u, err := url.Parse(string(rua))
+	if err != nil || u.Port() == "" {
+		return err == nil
+	}
+	port, err := strconv.ParseUint(u.Port(), 10, 16)
+	return err == nil && slices.Contains(p.ports, uint16(port))
 }
 
 // host says whether host has an address that may be contacted.
@@ -70,7 +87,7 @@ func (p prober) mailDomain(ctx context.Context, domain string) (status, message 
 	}
 	for _, host := range hosts {
 		// A relay may reach a private MX host; only mail.via = "mx" may not.
-		s, m := prober{p.resolver, true}.host(ctx, host)
+		s, m := prober{resolver: p.resolver, allowPrivate: true}.host(ctx, host)
 		switch {
 		case s == statusOK && host == domain:
 			return statusOK, m

@@ -92,7 +92,7 @@ func TestDestinationUnknown(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer w.Close()
-	p := prober{resolver: &resolve.Resolver{Servers: []string{w.Zone.Addr()}}}
+	p := prober{resolver: &resolve.Resolver{Servers: []string{w.Zone.Addr()}}, ports: []uint16{443, 8443}}
 	for _, name := range []string{"example.org", "mx1.example.org"} {
 		w.Zone.Fault(name, receiver.DNSFault{Rcode: dns.RcodeServerFailure})
 	}
@@ -111,6 +111,8 @@ func TestDestinationUnknown(t *testing.T) {
 		"https://192.0.2.1/":         "ok: 192.0.2.1 has the address 192.0.2.1",
 		"mailto:a@none.example.org":  "problem: none.example.org has no address",
 		"https://127.0.0.1:8443/":    "problem: 127.0.0.1 has the address 127.0.0.1, and none that is public",
+		"https://192.0.2.1:25/":      "problem: its port is not among https.ports",
+		"https://192.0.2.1:8443/":    "ok: 192.0.2.1 has the address 192.0.2.1",
 		"https://none.example.org/x": "problem: none.example.org has no address",
 	} {
 		d := p.destination(t.Context(), rua)

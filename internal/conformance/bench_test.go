@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"io"
 	"net/mail"
+	"net/netip"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -57,6 +58,7 @@ func newBench(t *testing.T) *bench {
 	s := &submitter.Submitter{
 		Resolver: resolver, Addresses: resolver, Keys: signers, Mail: relay,
 		AllowPrivate: true, RootCAs: w.HTTPS.CAPool(),
+		Ports: []uint16{netip.MustParseAddrPort(w.HTTPS.Addr()).Port()},
 	}
 	t.Cleanup(s.Close)
 	store, err := aggregator.Open(filepath.Join(t.TempDir(), "tlsrpt.db"), aggregator.Options{})
