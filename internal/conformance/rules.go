@@ -32,7 +32,7 @@ type Rule struct {
 // rule, or are for receivers and registries.
 var Rules = []Rule{
 	{1, "1.1", Definition, "The policy domain is the recipient domain, or the smarthost that mail for it is routed to.", "It takes the domain that the mail server reports; a log source takes the recipient domain.", []string{"collector/postfixlog.TestDomains"}},
-	{2, "1.1", Definition, "For DANE the policy domain is the TLSA base domain.", "The `policy-domain` of a tlsa policy is the base domain; the report goes to the recipient domain.", []string{"internal/policy.TestLookupTLSA"}},
+	{2, "1.1", Definition, "For DANE the policy domain is the TLSA base domain.", "The `policy-domain` of a tlsa policy is the base domain; the report goes to the recipient domain, and with `submit.mx_host_reports` to a record of the MX host, too.", []string{"internal/policy.TestLookupTLSA", "agent.TestMXHostReports"}},
 	{5, "3", Definition, "The record is a TXT record at `_smtp._tls.` and the policy domain; no parent is asked.", "It asks for exactly this name.", []string{"submitter.TestDiscover"}},
 	{6, "3", Must, "The version is `TLSRPTv1`.", "Another version is no record.", []string{"schema.TestSelectRecord"}},
 	{7, "3", Definition, "The version comes first, then at least one field; a semicolon may end the record.", "As the RFC says.", []string{"schema.TestParseRecord"}},
@@ -48,8 +48,8 @@ var Rules = []Rule{
 	{17, "3", Must, "The character-strings of a record are joined without spaces.", "They are.", []string{"internal/resolve.TestLookupTXT"}},
 	{18, "3", Silent, "Aliases, malformed records, failing name servers.", "A CNAME is followed; a record without a usable `rua` is none; while DNS fails, the look-up is repeated.", []string{"internal/resolve.TestCNAME", "submitter.TestDiscoverFailure", "agent.TestHostileDomain"}},
 	{19, "3", Silent, "The text wants `v=TLSRPTv1;`, the grammar allows white space before the semicolon.", "A record in the form of the text goes before one that only the grammar allows.", []string{"schema.TestSelectRecord"}},
-	{20, "3", May, "A report may go to each destination.", "It goes to each.", []string{"aggregator.TestPlanReport"}},
-	{21, "3", May, "The reporter may try one destination only (erratum 8070).", "It tries each, see rule 20.", nil},
+	{20, "3", May, "A report may go to each destination.", "It goes to each, see `submit.all_rua`.", []string{"aggregator.TestPlanReport"}},
+	{21, "3", May, "The reporter may try one destination only (erratum 8070).", "With `submit.all_rua = false` the next is tried only after a failure.", []string{"aggregator.TestInTurn"}},
 	{22, "3", Should, "A report is delivered only when one destination took it.", "Each destination is tried until it took the report or refused it for good.", []string{"agent.TestRetry", "aggregator.TestInTurn"}},
 	{23, "3", Silent, "Nobody verifies that a destination wants the reports of another domain.", "Destinations are bounded in number and rate, and never private.", []string{"submitter.TestPrivateDestination", "aggregator.TestClaimPerHost"}},
 	{24, "3", Lower, "https: the report is sent by POST.", "It is.", []string{"submitter.TestUpload"}},
@@ -57,7 +57,7 @@ var Rules = []Rule{
 	{26, "3", Lower, "mailto: the report is mailed to the address.", "It is; the address is percent-decoded, header fields in the URI are ignored.", []string{"submitter.TestSubmitMail"}},
 	{27, "3", Must, "A report is mailed whatever is wrong with TLS.", "It carries `TLS-Required: No` (RFC 8689); `check` prints the transport that a relay needs which does not know it.", []string{"internal/lab.TestPostfixEvents", "cmd/tlsrpt-agent.TestCheckReportMail"}},
 	{28, "5.3.1", Must, "Failures of DANE and MTA-STS do not hold up report mail.", "With `mail.via = \"mx\"` any certificate will do, and where TLS fails the mail goes without; a relay decides by `TLS-Required: No`, or by its transport.", []string{"internal/lab.TestPostfixEvents", "submitter.TestDirectWithoutTLS"}},
-	{29, "3", Should, "The session that carried a report is not reported.", "Log sources leave out mail of the agent's own sender; Postfix 3.10.4 and newer makes no event of it.", []string{"collector/postfixlog.TestOwnReports", "internal/lab.TestPostfixEvents"}},
+	{29, "3", Should, "The session that carried a report is not reported.", "Log sources leave out mail of the agent's own sender; Postfix 3.10.4 and newer makes no event of it; for 3.10.0 to 3.10.3 there is `source.libtlsrpt.counts_reports`.", []string{"collector/postfixlog.TestOwnReports", "agent.TestOwnReports", "internal/lab.TestPostfixEvents"}},
 	{30, "3", Must, "A mailed report has a valid DKIM signature of the reporting domain.", "RSA first, Ed25519 as a second one, `d=` the domain of contact and From; without a key no mail is sent.", []string{"submitter.TestDKIM", "submitter.TestDKIMIndependently"}},
 	{31, "3", Must, "The signature has no `l=`.", "It never has.", []string{"submitter.TestDKIM"}},
 	{32, "3", Should, "The key record names the service `tlsrpt`.", "`keygen` prints `s=email:tlsrpt`, for with `tlsrpt` alone RFC 6376 has ordinary verifiers ignore the key; `check` compares it with DNS. dkimpy takes the list for one word and finds no key.", []string{"submitter.TestParseKeyRecord", "cmd/tlsrpt-agent.TestCheckKeyRecord"}},
