@@ -36,7 +36,7 @@ func ValidateJSON(data []byte) Faults {
 	}
 	shape := faults
 	for _, f := range r.Validate() {
-		if f.Source != ownBound && !shape.covers(f.Field) && len(faults) < maxFaults {
+		if f.Source != ownBound.source && !shape.covers(f.Field) && len(faults) < maxFaults {
 			faults = append(faults, f)
 		}
 	}
@@ -66,25 +66,25 @@ func (d *decoder) root(data []byte) scope {
 	s := scope{d: d, absent: true}
 	data, err := unpack(data)
 	if err != nil {
-		d.refuse("", rfc8460Report, err.Error())
+		d.refuse("", isReport, err.Error())
 		return s
 	}
 	root, err := readTree(data, &d.faults)
 	if err != nil {
-		d.refuse("", rfc8460Report, err.Error())
+		d.refuse("", isReport, err.Error())
 		return s
 	}
 	members, ok := root.(object)
 	if !ok {
-		d.refuse("", rfc8460Report, "it is not a JSON object")
+		d.refuse("", isReport, "it is not a JSON object")
 		return s
 	}
 	return scope{d: d, members: members}
 }
 
 // refuse notes why there is no report.
-func (d *decoder) refuse(field, source, why string) {
-	d.faults.add(field, source, "%s", why)
+func (d *decoder) refuse(field string, by demand, why string) {
+	d.faults.add(field, by, "%s", why)
 	if d.err == nil {
 		d.err = fmt.Errorf("%w: %s", ErrReport, strings.TrimPrefix(field+": "+why, ": "))
 	}
@@ -92,7 +92,7 @@ func (d *decoder) refuse(field, source, why string) {
 
 func (d *decoder) report(s scope) *Report {
 	if _, ok := s.get("policies"); !ok && !s.absent {
-		d.refuse("policies", rfc8460Policy, "missing")
+		d.refuse("policies", isArray, "missing")
 		return nil
 	}
 	r := &Report{
@@ -117,7 +117,7 @@ func (s scope) dateRange() DateRange {
 	day := DayOf(r.Start.Time)
 	midnight := day.End().Add(time.Second)
 	if !r.Start.Equal(day.Start()) || !r.End.Equal(day.End()) && !r.End.Equal(midnight) {
-		s.d.faults.add(s.path, rfc8460Range, "%s to %s is not one UTC day", r.Start, r.End)
+		s.d.faults.add(s.path, isRange, "%s to %s is not one UTC day", r.Start, r.End)
 	}
 	return r
 }
@@ -138,7 +138,7 @@ func (s scope) policy() Policy {
 		Type:    PolicyType(s.required("policy-type")),
 		Strings: s.policyStrings(),
 		Domain:  s.required("policy-domain"),
-		MXHosts: s.texts("mx-host", erratum6241),
+		MXHosts: s.texts("mx-host", isMXArray),
 	}
 }
 
@@ -172,9 +172,9 @@ func (s scope) at(name string) string {
 	return s.path + "." + name
 }
 
-func (s scope) fault(name, source, format string, args ...any) {
+func (s scope) fault(name string, by demand, format string, args ...any) {
 	if !s.absent {
-		s.d.faults.add(s.at(name), source, format, args...)
+		s.d.faults.add(s.at(name), by, format, args...)
 	}
 }
 
@@ -194,7 +194,7 @@ func (s scope) get(name string) (value any, ok bool) {
 		case name:
 			value, ok = m.value, true
 		case other:
-			s.fault(other, rfc8460Policy, "its name is %s", name)
+			s.fault(other, isThere, "its name is %s", name)
 			if !ok {
 				value, ok = m.value, true
 			}
@@ -207,9 +207,9 @@ func (s scope) get(name string) (value any, ok bool) {
 func (s scope) must(name string) any {
 	v, ok := s.get(name)
 	if !ok {
-		s.fault(name, rfc8460Policy, "missing")
+		s.fault(name, isThere, "missing")
 	} else if v == nil {
-		s.fault(name, rfc8460Policy, "null")
+		s.fault(name, isThere, "null")
 	}
 	return v
 }
@@ -234,10 +234,10 @@ func (s scope) text(name string, v any) string {
 	case string:
 		return v
 	case json.Number:
-		s.fault(name, rfc8460Policy, "a number, not a string")
+		s.fault(name, isType, "a number, not a string")
 		return v.String()
 	}
-	s.fault(name, rfc8460Policy, "not a string")
+	s.fault(name, isType, "not a string")
 	return ""
 }
 
@@ -246,7 +246,7 @@ func (s scope) child(name string) scope {
 	v := s.must(name)
 	members, ok := v.(object)
 	if !ok && v != nil {
-		s.fault(name, rfc8460Policy, "not an object")
+		s.fault(name, isType, "not an object")
 	}
 	return scope{d: s.d, path: s.at(name), members: members, absent: !ok}
 }
@@ -256,7 +256,7 @@ func (s scope) child(name string) scope {
 func (s scope) list(name string, v any) (scopes []scope) {
 	elements, ok := v.([]any)
 	if !ok && v != nil {
-		s.fault(name, rfc8460Policy, "not an array")
+		s.fault(name, isArray, "not an array")
 		elements = []any{v}
 	}
 	for i, e := range elements {
@@ -264,26 +264,26 @@ func (s scope) list(name string, v any) (scopes []scope) {
 		if members, ok := e.(object); ok {
 			scopes = append(scopes, scope{d: s.d, path: s.at(element), members: members})
 		} else {
-			s.fault(element, rfc8460Policy, "not an object")
+			s.fault(element, isType, "not an object")
 		}
 	}
 	return scopes
 }
 
 // texts is an array of strings. Where a string stands for an array of one, it
-// is that, and source says who forbids it.
-func (s scope) texts(name, source string) (texts []string) {
+// is that, and by says who forbids it.
+func (s scope) texts(name string, by demand) (texts []string) {
 	v := s.may(name)
 	elements, ok := v.([]any)
 	if !ok && v != nil {
-		s.fault(name, source, "not an array")
+		s.fault(name, by, "not an array")
 		elements = []any{v}
 	}
 	for i, e := range elements {
 		if text, ok := e.(string); ok {
 			texts = append(texts, text)
 		} else {
-			s.fault(fmt.Sprintf("%s[%d]", name, i), rfc8460Policy, "not a string")
+			s.fault(fmt.Sprintf("%s[%d]", name, i), isType, "not a string")
 		}
 	}
 	return texts
@@ -293,10 +293,10 @@ func (s scope) texts(name, source string) (texts []string) {
 // string, the JSON of an array of them.
 func (s scope) policyStrings() (lines []string) {
 	const name = "policy-string"
-	for i, text := range s.texts(name, rfc8460Policy) {
+	for i, text := range s.texts(name, isPolicyText) {
 		var inner []string
 		if strings.HasPrefix(text, "[") && json.Unmarshal([]byte(text), &inner) == nil {
-			s.fault(fmt.Sprintf("%s[%d]", name, i), rfc8460Policy, "the JSON text of an array, not one line")
+			s.fault(fmt.Sprintf("%s[%d]", name, i), isPolicyText, "the JSON text of an array, not one line")
 			lines = append(lines, inner...)
 		} else {
 			lines = append(lines, text)
@@ -318,11 +318,11 @@ func (s scope) addr(name string) netip.Addr {
 	}
 	a, err := netip.ParseAddr(text)
 	if err != nil || a.Zone() != "" {
-		s.fault(name, rfc8460Policy, "%q is not an IP address", clean(text, maxField))
+		s.fault(name, isIP, "%q is not an IP address", clean(text, maxField))
 		return netip.Addr{}
 	}
 	if a = a.Unmap(); a.String() != text {
-		s.fault(name, "RFC 8460, section 4.4; RFC 5952, section 4", "%s is written as %s", text, a)
+		s.fault(name, isRFC5952, "%s is written as %s", text, a)
 	}
 	return a
 }
@@ -336,10 +336,10 @@ func (s scope) count(name string) int64 {
 	case json.Number:
 		return s.number(name, v.String())
 	case string:
-		s.fault(name, rfc8460Policy, "a string, not a number")
+		s.fault(name, isType, "a string, not a number")
 		return s.number(name, v)
 	}
-	s.d.refuse(s.at(name), rfc8460Policy, "not a number")
+	s.d.refuse(s.at(name), isType, "not a number")
 	return 0
 }
 
@@ -348,10 +348,10 @@ func (s scope) number(name, text string) int64 {
 	if err != nil {
 		f, err := strconv.ParseFloat(text, 64)
 		if err != nil || f != math.Trunc(f) || math.Abs(f) > maxCount {
-			s.d.refuse(s.at(name), rfc8460Policy, "not an integer")
+			s.d.refuse(s.at(name), isType, "not an integer")
 			return 0
 		}
-		s.fault(name, rfc8460Policy, "%s is not written as an integer", clean(text, 40))
+		s.fault(name, isType, "%s is not written as an integer", clean(text, 40))
 		n = int64(f)
 	}
 	if n < 0 || n > maxCount {
@@ -381,17 +381,17 @@ func (s scope) time(name string) Timestamp {
 	}
 	upper := upperASCII(strings.TrimSpace(text))
 	if t.UnmarshalText([]byte(upper)) == nil {
-		s.fault(name, rfc7493Time, "%q is not in upper case", clean(text, 40))
+		s.fault(name, isTimeForm, "%q is not in upper case", clean(text, 40))
 		return Timestamp{t.UTC().Truncate(time.Second)}
 	}
 	for _, form := range timeForms {
 		if t, err := time.Parse(form.layout, upper); err == nil {
-			s.fault(name, rfc7493Time, "%q has %s", clean(text, 40), form.problem)
+			s.fault(name, isTimeForm, "%q has %s", clean(text, 40), form.problem)
 			return Timestamp{t.UTC().Truncate(time.Second)}
 		}
 	}
 	if text != "" {
-		s.fault(name, rfc8460Policy, "%q is not a time", clean(text, 40))
+		s.fault(name, isTime, "%q is not a time", clean(text, 40))
 	}
 	return Timestamp{}
 }

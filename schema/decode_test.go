@@ -355,3 +355,6 @@ func TestDecodeMicrosoft(t *testing.T) {
 		t.Errorf("%q", lines)
 	}
 }
+
+// breakage is the minimal report with one thing exchanged.
+func breakage(old, new string) []byte { return []byte(strings.Replace(minimal, old, new, 1)) }

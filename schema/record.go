@@ -74,6 +74,29 @@ func SelectRecord(txts []string) (string, error) {
 	return "", fmt.Errorf("%w: %d of them", ErrManyRecords, len(found))
 }
 
+// WhyNoRecord says in words why a TXT record at [RecordName] is not taken for a
+// TLSRPT record, "" if it is one. What is close to one is most likely a slip.
+func WhyNoRecord(txt string) string {
+	if _, err := SelectRecord([]string{txt}); err == nil {
+		return ""
+	}
+	rest, ok := strings.CutPrefix(txt, version)
+	bare := strings.Join(strings.Fields(strings.Trim(txt, `"'`)), "")
+	switch {
+	case strings.HasPrefix(rest, `\;`) && ok:
+		return `a backslash stands before the semicolon: it belongs into a zone file only`
+	case ok && strings.Trim(rest, " \t") == "":
+		return "nothing follows the version: it has no rua field"
+	case ok:
+		return fmt.Sprintf("no semicolon follows %q", version)
+	case strings.HasPrefix(bare, version):
+		return fmt.Sprintf("it must begin with %q, without white space or quotation marks", version+";")
+	case len(bare) >= len(version) && strings.EqualFold(bare[:len(version)], version):
+		return fmt.Sprintf("%q has a case: it must be written so", version)
+	}
+	return fmt.Sprintf("it does not begin with %q", version+";")
+}
+
 // ParseRecord reads the text of one TLSRPT record. One bad rua drops only
 // itself, one bad field only itself, several rua fields are joined, unknown
 // fields are ignored (RFC 8460, section 3). The error is [ErrNoRecord] if txt is

@@ -158,3 +158,26 @@ func TestParseRecordBounds(t *testing.T) {
 		t.Errorf("faults %q", rec.Faults)
 	}
 }
+
+func TestWhyNoRecord(t *testing.T) {
+	for txt, want := range map[string]string{
+		"v=TLSRPTv1;rua=x":       "",
+		"v=TLSRPTv1 ; rua=x":     "",
+		"V=TLSRPTv1; rua=x":      "has a case",
+		"v=tlsrptv1; rua=x":      "has a case",
+		"v = TLSRPTv1; rua=x":    "without white space",
+		" v=TLSRPTv1; rua=x":     "without white space",
+		`"v=TLSRPTv1; rua=x"`:    "quotation marks",
+		`v=TLSRPTv1\; rua=x`:     "a backslash",
+		"v=TLSRPTv1":             "no rua",
+		"v=TLSRPTv1 rua=x":       "no semicolon",
+		"v=TLSRPTv2; rua=x":      "does not begin",
+		"v=spf1 -all":            "does not begin",
+		"":                       "does not begin",
+		"\x00\xffv=TLSRPTv1;rua": "does not begin",
+	} {
+		if got := schema.WhyNoRecord(txt); (got == "") != (want == "") || !strings.Contains(got, want) {
+			t.Errorf("%q: %q, want %q", txt, got, want)
+		}
+	}
+}

@@ -19,12 +19,12 @@ func (r *Report) Validate() Faults {
 	var f Faults
 	f.name("organization-name", r.OrganizationName, maxField)
 	if _, err := ParseAddress(r.ContactInfo); err != nil || !isASCII(r.ContactInfo) {
-		f.add("contact-info", rfc8460Policy, "%q is not an addr-spec", clean(r.ContactInfo, maxField))
+		f.add("contact-info", isAddrSpec, "%q is not an addr-spec", clean(r.ContactInfo, maxField))
 	}
 	f.reportID(r.ReportID)
 	f.dateRange(r.DateRange)
 	if len(r.Policies) == 0 {
-		f.add("policies", rfc8460Policy, "no policy")
+		f.add("policies", isArray, "no policy")
 	}
 	for i := range r.Policies {
 		if len(f) == maxFaults {
@@ -41,7 +41,7 @@ func (r *Report) Validate() Faults {
 func (f *Faults) reportID(id string) {
 	f.name("report-id", id, maxReportID)
 	if !isPrintableASCII(id) || strings.ContainsAny(id, " <>") {
-		f.add("report-id", rfc8460Subject, "%q does not fit into a Subject", clean(id, maxField))
+		f.add("report-id", fitsSubject, "%q does not fit into a Subject", clean(id, maxField))
 	}
 }
 
@@ -49,13 +49,13 @@ func (f *Faults) dateRange(r DateRange) {
 	f.timestamp("date-range.start-datetime", r.Start)
 	f.timestamp("date-range.end-datetime", r.End)
 	if !r.End.IsZero() && r.End.Before(r.Start.Time) {
-		f.add("date-range", rfc8460Policy, "it ends before it begins")
+		f.add("date-range", isTime, "it ends before it begins")
 	}
 }
 
 func (f *Faults) timestamp(field string, t Timestamp) {
 	if year := t.UTC().Year(); t.IsZero() || year < 0 || year > maxYear {
-		f.add(field, rfc8460Policy, "no time that RFC 3339 can write")
+		f.add(field, isTime, "no time that RFC 3339 can write")
 	}
 }
 
@@ -70,10 +70,10 @@ func (f *Faults) policyResult(field string, r *PolicyResult) {
 
 func (f *Faults) policy(field string, p *Policy) {
 	if !p.Type.Known() {
-		f.add(field+".policy-type", rfc8460Policy, "%q is neither tlsa, sts nor no-policy-found", clean(string(p.Type), maxField))
+		f.add(field+".policy-type", isPolicyType, "%q is neither tlsa, sts nor no-policy-found", clean(string(p.Type), maxField))
 	}
-	if d, err := ParseDomain(p.Domain); err != nil || d != lowerASCII(p.Domain) {
-		f.add(field+".policy-domain", rfc8460Policy, "%q is not a domain in A-labels", clean(p.Domain, maxField))
+	if _, ok := aLabels(p.Domain); !ok {
+		f.add(field+".policy-domain", isDomain44, "%q is not a domain in A-labels", clean(p.Domain, maxField))
 	}
 	size := 0
 	for i, s := range p.Strings {
@@ -85,7 +85,7 @@ func (f *Faults) policy(field string, p *Policy) {
 	}
 	for i, s := range p.MXHosts {
 		if h, ok := parsePattern(s); !ok || h != lowerASCII(s) {
-			f.add(fmt.Sprintf("%s.mx-host[%d]", field, i), rfc8460Policy, "%q is not a host name in A-labels", clean(s, maxField))
+			f.add(fmt.Sprintf("%s.mx-host[%d]", field, i), isPattern, "%q is not a host name in A-labels", clean(s, maxField))
 		}
 	}
 	if n := len(p.MXHosts); n > maxMXHosts {
@@ -95,7 +95,7 @@ func (f *Faults) policy(field string, p *Policy) {
 
 func (f *Faults) details(field string, d *FailureDetails) {
 	if !d.ResultType.Known() {
-		f.add(field+".result-type", "RFC 8460, section 4.3", "%q is not registered", clean(string(d.ResultType), maxField))
+		f.add(field+".result-type", isRegistered, "%q is not registered", clean(string(d.ResultType), maxField))
 	}
 	f.addr(field+".sending-mta-ip", d.SendingMTAIP)
 	f.addr(field+".receiving-ip", d.ReceivingIP)
@@ -104,7 +104,7 @@ func (f *Faults) details(field string, d *FailureDetails) {
 	f.count(field+".failed-session-count", d.FailedSessionCount, 1)
 	f.text(field+".additional-information", d.AdditionalInformation, maxField)
 	if s := d.AdditionalInformation; s != "" && !isURI(s) {
-		f.add(field+".additional-information", rfc8460Policy, "%q is not a URI", clean(s, maxField))
+		f.add(field+".additional-information", isLink, "%q is not a URI", clean(s, maxField))
 	}
 	f.text(field+".failure-reason-code", d.FailureReasonCode, maxField)
 }
@@ -112,7 +112,7 @@ func (f *Faults) details(field string, d *FailureDetails) {
 // name is text that must not be empty.
 func (f *Faults) name(field, s string, size int) {
 	if s == "" {
-		f.add(field, rfc8460Policy, "empty")
+		f.add(field, isThere, "empty")
 	}
 	f.text(field, s, size)
 }
@@ -128,7 +128,7 @@ func (f *Faults) text(field, s string, size int) {
 
 func (f *Faults) count(field string, n, least int64) {
 	if n < least {
-		f.add(field, rfc8460Policy, "%d sessions, less than %d", n, least)
+		f.add(field, isType, "%d sessions, less than %d", n, least)
 	}
 	if n > maxCount {
 		f.add(field, rfc7493Number, "%d sessions, more than %d", n, maxCount)
@@ -139,6 +139,6 @@ func (f *Faults) count(field string, n, least int64) {
 // not sent.
 func (f *Faults) addr(field string, a netip.Addr) {
 	if a.Zone() != "" || a.Is4In6() {
-		f.add(field, rfc8460Policy, "%s has a zone, or is an IPv4 address as IPv6", a)
+		f.add(field, isIP, "%s has a zone, or is an IPv4 address as IPv6", a)
 	}
 }

@@ -38,7 +38,7 @@ func TestCaptured(t *testing.T) {
 				if len(r.Problems) > 0 {
 					t.Errorf("%s: %q", r.Domain, r.Problems)
 				}
-				validate(t, r.JSON)
+				checkSchema(t, r.JSON)
 				if got[r.Domain] != nil {
 					t.Errorf("%s got two reports", r.Domain)
 				}
@@ -217,8 +217,8 @@ func facts(r *schema.Report) (facts []string) {
 	return facts
 }
 
-// validate holds a report against a JSON schema written from RFC 8460.
-func validate(t *testing.T, report []byte) {
+// checkSchema holds a report against a JSON schema written from RFC 8460.
+func checkSchema(t *testing.T, report []byte) {
 	t.Helper()
 	compiler := jsonschema.NewCompiler()
 	compiler.AssertFormat()

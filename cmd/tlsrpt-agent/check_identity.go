@@ -28,6 +28,9 @@ func (c *config) checkIdentity(ctx context.Context) []finding {
 	}
 	domain := schema.AddressDomain(c.Organization.Contact)
 	found := []finding{contact, checkFrom(c.Mail.From, domain), c.checkVia(), c.checkSigned(domain)}
+	if c.Mail.Via != "" {
+		found = append(found, checkSPF(ctx, c.resolver(), domain))
+	}
 	for _, k := range c.DKIM.settings() {
 		key, f := k.check(domain)
 		if found = append(found, f); key != nil {

@@ -17,8 +17,9 @@ func (a *app) keygenCommand() *cobra.Command {
 		Use:   "keygen FILE",
 		Short: "Make a signing key and print the DNS record to publish",
 		Long: `keygen writes a new private key to FILE, which must not exist, readable by its
-owner only, and prints the DNS record that receivers check signatures by. The
-selector should be one for reports only.`,
+owner only, and prints the DNS record that receivers check signatures by: as lines
+of a zone file, with the record as one value for a web form in comments. The
+selector should be one for reports only. "check" says whether the record is there.`,
 		Example: `  tlsrpt-agent keygen --domain example.com /etc/tlsrpt-agent/dkim.pem
   tlsrpt-agent keygen --domain example.com --selector tlsrpt2 --algorithm ed25519 dkim2.pem`,
 		Args: oneArg("FILE"),
@@ -50,8 +51,18 @@ func (a *app) keygen(cmd *cobra.Command, path string, algorithm submitter.Algori
 	if err := writeSecret(path, text); err != nil {
 		return err
 	}
-	fmt.Fprintf(a.stdout, "%s. IN TXT (%s)\n", key.Name(), quoted(key.TXT()))
-	return nil
+	return a.writeKeyRecord(key)
+}
+
+// writeKeyRecord writes the record of a key as a zone file may have it, and in
+// comments as one value.
+func (a *app) writeKeyRecord(key *submitter.Key) error {
+	_, err := fmt.Fprintf(a.stdout, `%s. IN TXT (%s)
+; Where a form asks for name and value of a TXT record, without quotation marks:
+; name:  %s
+; value: %s
+`, key.Name(), quoted(key.TXT()), key.Name(), key.TXT())
+	return err
 }
 
 // writeSecret makes a file that its owner alone may read. An older file stays:
@@ -69,9 +80,9 @@ func writeSecret(path string, text []byte) error {
 }
 
 // quoted is a TXT record as a zone file writes it: in strings of at most 255
-// bytes.
+// bytes (RFC 1035, section 3.3.14).
 func quoted(txt string) string {
-	const size = 250
+	const size = 255
 	var s string
 	for ; len(txt) > size; txt = txt[size:] {
 		s += fmt.Sprintf(" %q", txt[:size])

@@ -183,7 +183,7 @@ func checkReport(t *testing.T, domain string, r receiver.Report) {
 			t.Errorf("%s: %s", domain, r.JSON)
 			return
 		}
-		validate(t, r.JSON)
+		checkSchema(t, r.JSON)
 		p := r.Content.Policies[0]
 		got := fmt.Sprintf("%s %d/%d ", p.Policy.Type, p.Summary.Success, p.Summary.Failure)
 		for _, f := range p.FailureDetails {

@@ -76,7 +76,7 @@ for it a signed report (RFC 8460).`,
 	root.AddCommand(
 		a.runCommand(), a.importCommand(), a.pendingCommand(), a.reportCommand(), a.submitCommand(),
 		a.deliveriesCommand(), a.suppressionsCommand(), a.bounceCommand(),
-		a.lookupCommand(), a.checkCommand(), a.keygenCommand(), a.demoCommand(), a.versionCommand(),
+		a.lookupCommand(), a.checkCommand(), a.keygenCommand(), a.validateCommand(), a.demoCommand(), a.versionCommand(),
 	)
 	root.CompletionOptions.HiddenDefaultCmd = true
 	return root

@@ -38,6 +38,7 @@ func TestMain(m *testing.M) {
 // per promise. Beside "tlsrpt-agent", scripts know
 //
 //	world                  start DNS, HTTPS and SMTP servers; write config.toml and a key
+//	zone TYPE NAME DATA... make these the only records of a type: txt, mx or addr
 //	publish DOMAIN RECORD  make RECORD the domain's TLSRPT record
 //	mx DOMAIN              make the SMTP server the MX host of DOMAIN, at port 25
 //	count FILE             count sessions: lines of "day domain policy-type success failure [result-type]"
@@ -59,7 +60,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"world": startWorld, "publish": publish, "mx": publishMX, "count": count, "send": send,
+			"world": startWorld, "zone": setZone, "publish": publish, "mx": publishMX, "count": count, "send": send,
 			"await": await, "arrived": printArrived, "age": age, "returned": returned,
 		},
 		Condition: func(name string) (bool, error) {
@@ -108,7 +109,8 @@ func startWorld(ts *testscript.TestScript, _ bool, _ []string) {
 	var record bytes.Buffer
 	a := &app{stdout: &record}
 	scriptError(ts, a.keygen(nil, filepath.Join(dir, "dkim.pem"), "rsa", "example.com", "tlsrpt"))
-	name, txt, _ := strings.Cut(record.String(), ". IN TXT (")
+	zone, _, _ := strings.Cut(record.String(), "\n")
+	name, txt, _ := strings.Cut(zone, ". IN TXT (")
 	txt = strings.NewReplacer(`" "`, "", `"`, "", ")", "").Replace(txt)
 	w.Zone.SetTXT(name, strings.TrimSpace(txt))
 	write("config.toml", fmt.Appendf(nil, `
@@ -139,6 +141,24 @@ grace = "0s"
 	scriptError(ts, err)
 	_, err = store.SubmissionSince(context.Background(), time.Now())
 	scriptError(ts, errors.Join(err, store.Close()))
+}
+
+func setZone(ts *testscript.TestScript, _ bool, args []string) {
+	zone, name, data := worldOf(ts).Zone, args[1], args[2:]
+	switch args[0] {
+	case "txt":
+		zone.SetTXT(name, data...)
+	case "mx":
+		zone.SetMX(name, data...)
+	case "addr":
+		var addrs []netip.Addr
+		for _, a := range data {
+			addrs = append(addrs, netip.MustParseAddr(a))
+		}
+		zone.SetAddr(name, addrs...)
+	default:
+		ts.Fatalf("zone has no type %q", args[0])
+	}
 }
 
 func publish(ts *testscript.TestScript, _ bool, args []string) {

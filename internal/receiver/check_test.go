@@ -151,9 +151,28 @@ var both = []mutation{
 	{"long IPv6 address", func(f *fixture) { f.replace("2001:db8::25", "2001:db8:0:0:0:0:0:25") }, "sending-mta-ip is \"2001:db8:0:0:0:0:0:25\", not an IP"},
 	{"IPv6 zone", func(f *fixture) { f.replace("2001:db8::25", "fe80::25%eth0") }, "sending-mta-ip is \"fe80::25%eth0\""},
 	{"mapped IPv4", func(f *fixture) { f.replace("2001:db8::25", "::ffff:192.0.2.1") }, "sending-mta-ip is \"::ffff:192.0.2.1\""},
-	{"fraction in a count", func(f *fixture) { f.replace("count\": 17", "count\": 17.5") }, "is 17.5, not a count"},
+	{"fraction in a count", func(f *fixture) { f.replace("count\": 17", "count\": 17.5") }, "is 17.5, not a count of 32 bits"},
 	{"negative count", func(f *fixture) { f.replace("count\": 17", "count\": -17") }, "is -17, not a count"},
 	{"count beyond a double", func(f *fixture) { f.replace("count\": 17", "count\": 9007199254740992") }, "is 9007199254740992, not a count"},
+	{"count beyond 32 bits", func(f *fixture) { f.replace("count\": 17", "count\": 4294967296") }, "is 4294967296, not a count of 32 bits"},
+	{"no policy domain", func(f *fixture) { f.replace(`"policy-domain": "example.org",`, "") }, "policies[0].policy.policy-domain is missing"},
+	{"no failures counted", func(f *fixture) { f.replace(`, "total-failure-session-count": 3`, "") },
+		"policies[0].summary.total-failure-session-count is missing"},
+	{"no summary", func(f *fixture) {
+		f.replace(`"summary": {"total-successful-session-count": 5, "total-failure-session-count": 0},`, "")
+	},
+		"policies[1].summary is missing"},
+	{"no contact", func(f *fixture) { f.replace(`"contact-info": "tls-reports@example.com",`, "") }, "contact-info is missing"},
+	{"no failure details", func(f *fixture) {
+		f.replace("\"total-failure-session-count\": 0},\n      \"failure-details\": []", "\"total-failure-session-count\": 0}")
+	},
+		"policies[1].failure-details is missing"},
+	{"no failed sessions", func(f *fixture) { f.replace(",\n          \"failed-session-count\": 3", "") },
+		"policies[0].failure-details[0].failed-session-count is missing"},
+	{"policies an object", func(f *fixture) {
+		f.json = strings.Replace(strings.Replace(f.json, `"policies": [`, `"policies": {"x": [`, 1), "\n  ]\n}", "\n  ]}\n}", 1)
+	},
+		"policies is not an array"},
 	{"time with a fraction", func(f *fixture) { f.replace("00:00:00Z", "00:00:00.0Z") }, "date-range.start-datetime is \"2026-11-22T00:00:00.0Z\""},
 	{"time with a zone", func(f *fixture) { f.replace("23:59:59Z", "23:59:59+00:00") }, "date-range.end-datetime is \"2026-11-22T23:59:59+00:00\""},
 	{"time without a zone", func(f *fixture) { f.replace("23:59:59Z", "23:59:59") }, "date-range.end-datetime is \"2026-11-22T23:59:59\""},
@@ -259,6 +278,7 @@ var byMail = []mutation{
 	}, `the second part is "application/tlsrpt"`},
 	{"second part application/gzip", func(f *fixture) { f.setPart("Content-Type", "Content-Type: application/gzip") },
 		`the second part is "application/gzip"`},
+	{"no name", func(f *fixture) { f.setPart("Content-Type", "Content-Type: application/tlsrpt+gzip") }, `name of Content-Type is "", filename`},
 	{"inline", func(f *fixture) {
 		f.setPart("Content-Disposition", `Content-Disposition: inline; filename="`+goodName+`"`)
 	}, "not attachment"},

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -44,8 +45,21 @@ func (w *walker) problem(format string, args ...any) {
 	w.problems = append(w.problems, fmt.Sprintf(format, args...))
 }
 
-// value reads one value. name is that of the member whose value it is, "" for an
-// element of an array.
+// required is the members of each object that receivers do without in no report,
+// by the name of the member that it is, or is an element of: parsedmarc stops at
+// the first that is missing. Only failure-details is more than that: no receiver
+// misses it, but the sender promises an array.
+var required = map[string][]string{
+	"":                {"organization-name", "date-range", "contact-info", "report-id", "policies"},
+	"date-range":      {"start-datetime", "end-datetime"},
+	"policies":        {"policy", "summary", "failure-details"},
+	"policy":          {"policy-type", "policy-domain"},
+	"summary":         {"total-successful-session-count", "total-failure-session-count"},
+	"failure-details": {"result-type", "failed-session-count"},
+}
+
+// value reads one value. name is that of the member whose value it is, or is an
+// element of; "" for the report.
 func (w *walker) value(path, name string, depth int) error {
 	token, err := w.dec.Token()
 	if err != nil {
@@ -57,10 +71,10 @@ func (w *walker) value(path, name string, depth int) error {
 	w.scalar(path, name, token)
 	switch token {
 	case json.Delim('{'):
-		return w.object(path, depth)
+		return w.object(path, name, depth)
 	case json.Delim('['):
 		for i := 0; w.dec.More(); i++ {
-			if err := w.value(fmt.Sprintf("%s[%d]", path, i), "", depth+1); err != nil {
+			if err := w.element(fmt.Sprintf("%s[%d]", path, i), name, depth+1); err != nil {
 				return err
 			}
 		}
@@ -69,7 +83,19 @@ func (w *walker) value(path, name string, depth int) error {
 	return noEOF(err)
 }
 
-func (w *walker) object(path string, depth int) error {
+// element reads an element of the array that the member name is. Of strings in an
+// array nothing is demanded but that they are not empty.
+func (w *walker) element(path, name string, depth int) error {
+	if _, ok := required[name]; !ok {
+		name = anyName
+	}
+	return w.value(path, name, depth)
+}
+
+// anyName is the name of what has none, and of which nothing is demanded.
+const anyName = "[]"
+
+func (w *walker) object(path, name string, depth int) error {
 	seen := map[string]bool{}
 	for w.dec.More() {
 		token, err := w.dec.Token()
@@ -86,6 +112,11 @@ func (w *walker) object(path string, depth int) error {
 			return err
 		}
 	}
+	for _, want := range required[name] {
+		if !seen[want] {
+			w.problem("%s is missing", strings.TrimPrefix(path+"."+want, "."))
+		}
+	}
 	_, err := w.dec.Token()
 	return noEOF(err)
 }
@@ -98,15 +129,19 @@ func noEOF(err error) error {
 	return err
 }
 
+// arrays is the members that are an array even for one.
+var arrays = map[string]bool{"mx-host": true, "policy-string": true, "policies": true, "failure-details": true}
+
 // scalar holds one value against the rules for all values and for its member.
 func (w *walker) scalar(path, name string, token json.Token) {
 	switch v := token.(type) {
 	case nil:
 		w.problem("%s is null", path)
 	case json.Number:
-		// RFC 7493, section 2.2: what a double holds exactly.
-		if n, err := strconv.ParseInt(v.String(), 10, 64); err != nil || n < 0 || n >= 1<<53 {
-			w.problem("%s is %s, not a count", path, v)
+		// RFC 7493, section 2.2, allows what a double holds exactly. mail-auth
+		// reads 32 bits.
+		if n, err := strconv.ParseInt(v.String(), 10, 64); err != nil || n < 0 || n > math.MaxUint32 {
+			w.problem("%s is %s, not a count of 32 bits", path, v)
 		}
 	case string:
 		if v == "" {
@@ -115,7 +150,7 @@ func (w *walker) scalar(path, name string, token json.Token) {
 			w.text(path, name, v)
 		}
 	}
-	if (name == "mx-host" || name == "policy-string") && token != json.Delim('[') {
+	if arrays[name] && token != json.Delim('[') && !strings.HasSuffix(path, "]") {
 		w.problem("%s is not an array", path)
 	}
 }

@@ -189,6 +189,10 @@ func (c *mailCheck) attachment(p part) {
 	if c.name = params["filename"]; c.name == "" {
 		c.problem("the report has no file name")
 	}
+	// Some receivers know the report by this name.
+	if _, params, err := mime.ParseMediaType(p.header.Get("Content-Type")); err == nil && params["name"] != c.name {
+		c.problem("name of Content-Type is %q, filename %q", params["name"], c.name)
+	}
 	if v := p.header.Get("Content-Transfer-Encoding"); !strings.EqualFold(v, "base64") {
 		c.problem("Content-Transfer-Encoding is %q, not base64", v)
 		return

@@ -25,6 +25,7 @@ type Zone struct {
 	close   func() error
 
 	mu      sync.Mutex
+	secure  bool                // answers have the AD bit
 	records map[string][]dns.RR // by canonical name
 	faults  map[string][]DNSFault
 	queries map[string]int
@@ -160,6 +161,32 @@ func (z *Zone) SetMX(name string, hosts ...string) {
 	for i, host := range hosts {
 		z.add(&dns.MX{Hdr: header(name, dns.TypeMX), Preference: uint16(10 * (i + 1)), Mx: dns.Fqdn(host)})
 	}
+}
+
+// SetTLSA replaces the TLSA records of host for port 25 by texts such as
+// "3 1 1 AB12". One that is malformed is left out.
+func (z *Zone) SetTLSA(host string, texts ...string) {
+	name := "_25._tcp." + host
+	z.remove(name, dns.TypeTLSA)
+	for _, text := range texts {
+		if rr, err := dns.NewRR(dns.Fqdn(name) + " 60 IN TLSA " + text); err == nil && rr != nil {
+			z.add(rr)
+		}
+	}
+}
+
+// SetSecure gives all answers the AD bit, or takes it away, as a resolver does
+// that validates DNSSEC.
+func (z *Zone) SetSecure(secure bool) {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	z.secure = secure
+}
+
+func (z *Zone) isSecure() bool {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	return z.secure
 }
 
 // SetCNAME makes name an alias of target.
@@ -305,6 +332,7 @@ func (z *Zone) answer(w dns.ResponseWriter, query *dns.Msg) {
 	_, udp := w.RemoteAddr().(*net.UDPAddr)
 	reply := new(dns.Msg).SetReply(query)
 	reply.RecursionAvailable = true
+	reply.AuthenticatedData = z.isSecure()
 	size := dns.MinMsgSize
 	if opt := query.IsEdns0(); opt != nil {
 		size = max(size, int(opt.UDPSize()))

@@ -256,3 +256,19 @@ func TestZoneIsSafeForConcurrentUse(t *testing.T) {
 		t.Errorf("%d queries, want 80", n)
 	}
 }
+
+func TestZoneSecure(t *testing.T) {
+	z := startZone(t)
+	z.SetTLSA("mx.example.org", "3 1 1 AB12", "no TLSA record")
+	for _, secure := range []bool{false, true, false} {
+		z.SetSecure(secure)
+		r, err := ask(z, "tcp", "_25._tcp.mx.example.org", dns.TypeTLSA)
+		if err != nil || len(r.Answer) != 1 || r.AuthenticatedData != secure {
+			t.Errorf("secure %t: %v, %v", secure, r, err)
+		}
+	}
+	z.SetTLSA("mx.example.org")
+	if r, err := ask(z, "tcp", "_25._tcp.mx.example.org", dns.TypeTLSA); err != nil || r.Rcode != dns.RcodeNameError {
+		t.Errorf("%v, %v", r, err)
+	}
+}
