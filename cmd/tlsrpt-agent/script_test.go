@@ -45,6 +45,7 @@ func TestMain(m *testing.M) {
 //	await FILE TEXT        wait until FILE contains TEXT
 //	arrived                print what was delivered and what is wrong in it
 //	age FILE DAYS          let days pass for a store
+//	sql FILE SQL           run the statements of a file on a database
 //
 // In FILEs @TODAY@ and @YESTERDAY@ stand for days.
 func TestScripts(t *testing.T) {
@@ -59,7 +60,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"world": startWorld, "publish": publish, "mx": publishMX, "count": count, "send": send,
-			"await": await, "arrived": printArrived, "age": age,
+			"await": await, "arrived": printArrived, "age": age, "sql": runSQL,
 		},
 		Condition: func(name string) (bool, error) {
 			if name != "port25" {
@@ -241,6 +242,14 @@ func age(ts *testscript.TestScript, _ bool, args []string) {
 	days, err := strconv.Atoi(args[1])
 	scriptError(ts, err)
 	scriptError(ts, ageStore(ts.MkAbs(args[0]), days))
+}
+
+func runSQL(ts *testscript.TestScript, _ bool, args []string) {
+	db, err := sql.Open("sqlite3", ts.MkAbs(args[0]))
+	scriptError(ts, err)
+	defer db.Close()
+	_, err = db.Exec(strings.Join(lines(ts, args[1]), "\n"))
+	scriptError(ts, err)
 }
 
 // ageStore lets days pass for what was counted.
