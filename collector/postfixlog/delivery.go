@@ -399,7 +399,7 @@ func (p *Parser) serviceLine(e entry) {
 	m := p.mta(p.names.text(host), root)
 	if e.program == master {
 		if isStart(e.message) {
-			m.restarted()
+			m.restarted(e.at, e.message)
 		}
 		return
 	}

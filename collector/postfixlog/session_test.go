@@ -119,6 +119,16 @@ func TestDeliveries(t *testing.T) {
 		script(trusted, sent, "master[8]: reload -- version 3.7.11, configuration /etc/postfix",
 			"smtp[2]: 4jY1xQ00Dlz6X7z: to=<bob@example.net>, relay=mx.example.net[192.0.2.2]:25"+fields),
 		"example.com trusted", "example.net plaintext dropped:level-unknown")
+	other := "smtp[2]: 4jY1xQ00Dlz6X7z: to=<bob@example.net>, relay=mx.example.net[192.0.2.2]:25" + fields
+	check("a delivery that was under way when Postfix was reloaded shows the level of before",
+		script("smtp[3]: 4jY1xQ00Dlz6X7w: to=<x@y.example>, relay=none"+fields, "master[8]: reload -- version 3.7.11, configuration /etc/postfix", trusted, sent, "+500 "+other),
+		"example.com trusted", "example.net plaintext dropped:level-unknown")
+	check("later ones show that of now",
+		script("master[8]: reload -- version 3.7.11, configuration /etc/postfix", trusted, sent, "+650 "+trusted, sent, other),
+		"example.com trusted", "example.com trusted", "example.net plaintext starttls-not-supported")
+	check("and after a start all do",
+		script("master[8]: daemon started -- version 3.7.11, configuration /etc/postfix", trusted, sent, other),
+		"example.com trusted", "example.net plaintext starttls-not-supported")
 	check("plaintext", script(seen, sent), "example.com plaintext starttls-not-supported", " trusted dropped:expired")
 	check("plaintext to many", script(seen, sent, sent, sent), "example.com plaintext starttls-not-supported", " trusted dropped:expired")
 	check("a level seen in one instance says nothing of another",
