@@ -26,6 +26,10 @@ type Answer struct {
 	// policy has Postfix use that one.
 	Policy schema.Policy
 
+	// Bogus says that the host's TLSA records fail validation by DNSSEC. The error
+	// is ErrUnknown then: an MTA that enforces DANE does not deliver.
+	Bogus bool
+
 	TLSA *TLSA // nil: none, or DANE is not looked for, or the host is no MX of the domain
 	STS  *STS  // nil: none, or its mode is none, or MTA-STS is not looked for
 
@@ -106,6 +110,7 @@ func (d *domainFacts) answer(host string, h *hostFacts) (Answer, error) {
 	case d.dane && d.mxErr != nil:
 		return a, unknown(d.mxErr)
 	case h != nil && h.err != nil:
+		a.Bogus = errors.Is(h.err, errBogus)
 		return a, unknown(h.err)
 	case a.TLSA != nil && a.TLSA.Usable && !a.TLSA.Half:
 		a.Policy = a.TLSA.Policy
