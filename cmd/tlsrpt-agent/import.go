@@ -22,7 +22,7 @@ import (
 // importFlags say how past logs are counted.
 type importFlags struct {
 	instance               string
-	collectd               []string
+	collectd, relays       []string
 	report, dns, dane, sts bool
 }
 
@@ -53,7 +53,7 @@ file, and once to be reported, of the other.
 
 A log does not say which policies a domain had. Without --dns nobody is asked, and
 sessions count without a policy; then mail that went to a relay is not told apart
-from mail that went to an MX, but by its port, its address or the log itself.
+from mail that went to an MX, but by its port, its address, --relay or the log.
 
 With --collectd it reads the SQLite database of tlsrpt-collectd, a part of
 tlsrpt-reporter: the present one or that of the day before, also while the daemon
@@ -73,6 +73,7 @@ Do not report with both programs what one of them has counted.`,
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&f.instance, "instance", defaultInstance, "the syslog_name of the Postfix instance; \"*\" is any")
+	flags.StringSliceVar(&f.relays, "relay", nil, "hosts, addresses and networks of relays: sessions with them are not counted")
 	flags.StringArrayVar(&f.collectd, "collectd", nil, "a database of tlsrpt-collectd; may be given several times")
 	flags.BoolVar(&f.report, "report", false, "report what is imported, as if it had been seen when it happened")
 	flags.BoolVar(&f.dns, "dns", false, "ask DNS which hosts are a domain's MX now, and drop sessions with others")
@@ -87,6 +88,7 @@ type importer struct {
 	*setup
 	flags   importFlags
 	finder  *policy.Finder
+	relays  *postfixlog.Relays
 	before  *postfixlog.Source // of the log before; nil: there is none
 	summary importSummary
 }
@@ -113,6 +115,9 @@ func (a *app) importLogs(ctx context.Context, f importFlags, files []string) (er
 		}
 	}
 	i := &importer{setup: up, flags: f, summary: newSummary(f.report)}
+	if i.relays, err = postfixlog.ParseRelays(f.relays); err != nil {
+		return err
+	}
 	if i.finder, err = i.find(ctx); err != nil {
 		return err
 	}
@@ -203,7 +208,7 @@ func (i *importer) one(ctx context.Context, p *postfixlog.Past) error {
 	o := postfixlog.SourceOptions{
 		Name: name, Past: p, After: i.before, Counted: counted, Finder: i.finder, Cursor: cursor,
 		Native: len(i.config.Source.Libtlsrpt) > 0 && i.flags.report,
-		Log:    postfixlog.Options{Instance: i.flags.instance, Latest: p.Latest, Senders: i.config.ownSenders()},
+		Log:    postfixlog.Options{Instance: i.flags.instance, Latest: p.Latest, Relays: i.relays, Senders: i.config.ownSenders()},
 	}
 	source, err := postfixlog.Open(o)
 	if err != nil {

@@ -257,6 +257,8 @@ func (p *Parser) objection(c *process, t *try) Drop {
 		return DropNexthop
 	case t.peer == nil && t.outcome != NoSession:
 		return DropUnjoined
+	case p.options.Relays.has(t):
+		return DropRelay
 	case t.peer != nil && t.peer.drop != "":
 		return t.peer.drop
 	case t.peer != nil && t.peer.port != smtpPort:
