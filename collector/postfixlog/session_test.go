@@ -114,6 +114,12 @@ func TestDeliveries(t *testing.T) {
 		script("smtp[1]: SSL_connect error to mx.example.com[192.0.2.1]:25: lost connection",
 			"smtp[1]: 4jY1xQ00Dlz6X7y: Cannot start TLS: handshake failure", sent),
 		"example.com plaintext dropped:plaintext-fallback", "example.com failed validation-failure")
+	lost := "smtp[1]: 4jY1xQ00Dlz6X7y: lost connection with mx.example.com[192.0.2.1] while performing the EHLO handshake"
+	none := strings.Replace(sent, ", dsn=", ", tls=may:none, dsn=", 1)
+	check("a connection that was lost after TLS began, which level 0 does not show, then plaintext",
+		script(lost, none), "example.com plaintext dropped:plaintext-fallback")
+	check("but another host is tried anew",
+		script(strings.Replace(lost, "192.0.2.1]", "192.0.2.2]", 1), none), "example.com plaintext starttls-not-supported")
 	check("no TLS line, and none was ever seen", script(sent), "example.com plaintext dropped:level-unknown")
 	check("no TLS line, and Postfix was reloaded since the last one",
 		script(trusted, sent, "master[8]: reload -- version 3.7.11, configuration /etc/postfix",
