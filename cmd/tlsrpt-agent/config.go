@@ -56,7 +56,7 @@ type postfixLogConfig struct {
 	Instance        string `toml:"instance" doc:"The syslog_name of the Postfix instance; \"*\" is any."`
 	DANE            bool   `toml:"dane" doc:"This MTA enforces DANE. The resolver must validate DNSSEC and be trusted."`
 	MTASTS          bool   `toml:"mta_sts" doc:"This MTA enforces MTA-STS."`
-	PolicyDaemon    string `toml:"policy_daemon" doc:"The socketmap that Postfix asks for MTA-STS, as smtp_tls_policy_maps names it without \"socketmap:\"; it is asked in place of DNS and HTTPS."`
+	PolicyDaemon    string `toml:"policy_daemon" doc:"The socketmap that Postfix asks for MTA-STS, as smtp_tls_policy_maps names it without \"socketmap:\". It says whether MTA-STS or DANE applied. With mta_sts, too, policies are fetched for their text, which not every daemon tells, and failures to fetch them are reported."`
 	ReportPlaintext bool   `toml:"report_plaintext" doc:"Count plaintext deliveries at level may as starttls-not-supported."`
 
 	Relays []string `toml:"relays" doc:"Hosts, addresses and networks that this MTA hands mail to and that are no MX of its domain: relays and filters. Sessions with them are not counted. Most are known without it: by port, by a private address, and by DNS, which says what the MX hosts of a domain are."`

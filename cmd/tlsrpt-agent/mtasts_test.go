@@ -88,6 +88,75 @@ func TestMTASTS(t *testing.T) {
 	}
 }
 
+// TestPolicyDaemon reads the log of a real Postfix that asks
+// postfix-mta-sts-resolver, which the agent asks too, with and without the
+// attributes of a report in its answers.
+func TestPolicyDaemon(t *testing.T) {
+	for name, tlsrpt := range map[string]bool{"attributes": true, "bare": false} {
+		t.Run(name, func(t *testing.T) {
+			root := lab.Root(t, "trixie", "postfix-mta-sts-resolver")
+			if !lab.InNamespace(t) {
+				return
+			}
+			world := lab.New(t, root)
+			t.Setenv("SSL_CERT_FILE", world.CAFile())
+			servePolicies(t, world)
+			startResolver(t, world, tlsrpt)
+			postfix := world.StartPostfix("smtp_tlsrpt_enable = no", "smtp_tls_policy_maps = socketmap:inet:127.0.0.1:8461:postfix")
+			setting := "policy_daemon = \"inet:127.0.0.1:8461:postfix\"\n"
+			for _, both := range []bool{true, false} {
+				config := writeSTSConfig(t, postfix.LogPath(), setting+fmt.Sprintf("mta_sts = %t", both))
+				stop := startDaemon(t, config)
+				for i, d := range stsDomains {
+					postfix.Inject("alice@example.com", []string{"bob@" + d.name})
+					postfix.Wait(1)
+					awaitTrue(t, func() bool { return len(countedSorted(t, config)) > i })
+				}
+				checkSTS(t, config, func(d stsDomain) string {
+					want, fetch, _ := strings.Cut(d.want, ", ")
+					switch {
+					case both && fetch != "":
+						return d.want // as if nobody but the agent had asked
+					case !both && !tlsrpt && strings.HasPrefix(want, "sts "):
+						return "no-policy-found" + strings.TrimPrefix(want, "sts") // nobody knows the policy
+					}
+					return want
+				})
+				stop()
+			}
+			if t.Failed() {
+				t.Log(postfix.Log())
+			}
+		})
+	}
+}
+
+// startResolver starts the daemon of postfix-mta-sts-resolver.
+func startResolver(t *testing.T, world *lab.World, tlsrpt bool) {
+	t.Helper()
+	config := fmt.Sprintf(`
+host: 127.0.0.1
+port: 8461
+cache:
+  type: internal
+  options:
+    cache_size: 1000
+default_zone:
+  strict_testing: false
+  timeout: 4
+  tlsrpt: %t
+`, tlsrpt)
+	world.StartProgram(map[string]string{"mta-sts.yml": config}, []string{"SSL_CERT_FILE=/lab/ca.pem"},
+		"/usr/bin/mta-sts-daemon", "-c", "/lab/mta-sts.yml")
+	awaitTrue(t, func() bool {
+		conn, err := net.Dial("tcp", "127.0.0.1:8461")
+		if err == nil {
+			conn.Close()
+		}
+		return err == nil
+	})
+}
+
 // servePolicies adds the domains and their policy hosts to a world.
 func servePolicies(t *testing.T, world *lab.World) {
 	t.Helper()
