@@ -39,9 +39,10 @@ What was counted before is not counted again, whatever the file is called now:
 neither a file, or the beginning of one, that was imported already, nor sessions
 that a log source of the same host and instance has counted, or will count because
 they come after its position. In a second that was counted in part, the lines
-decide. A session that was in progress when a source first began to read is left
-out, here as there: the source has not seen its beginning, and import cannot tell
-whether it did. Where import was cut off, the same command goes on.
+decide. A session that ended after a source first began to read is that source's,
+even one that was in progress then, which the source leaves out unless the log says
+at its end what it was (Postfix 3.11). Where import was cut off, the same command
+goes on.
 
 What is imported is for looking: "pending" lists it as not-sent, and it becomes
 part of no report. With --report it is counted as if it had been seen when it

@@ -18,7 +18,7 @@ type mta struct {
 	// levels says of each instance whether its log has shown TLS lines, since it
 	// was started or settled.
 	levels  map[string]*bool
-	settled int64 // when no client with the settings from before the last reload is left
+	settled int64 // when no delivery from before the last reload, or the log, is left
 
 	// proxied says that tlsproxy(8) does the handshakes of a client.
 	proxied bool
@@ -145,6 +145,9 @@ func (p *Parser) mta(host, root string) *mta {
 	m, ok := p.mtas[key]
 	if !ok {
 		m = newMTA(host, root)
+		// A log seldom begins with the first line of a delivery: what ends now may
+		// have begun with a TLS line that is not there.
+		m.settled = p.current.at + settling
 		p.mtas[key] = m
 	}
 	return m

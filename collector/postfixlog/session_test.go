@@ -10,9 +10,15 @@ import (
 	"github.com/tlsrpt-agent/tlsrpt-agent/schema"
 )
 
-// script makes a log of lines such as "smtp[1]: text", one second apart. A line
-// may begin with the seconds to wait before it, "+600 smtp[1]: text".
+// script makes a log of lines such as "smtp[1]: text", one second apart, of a
+// Postfix that has just been started. A line may begin with the seconds to wait
+// before it, "+600 smtp[1]: text".
 func script(lines ...string) []byte {
+	return lateScript(slices.Concat([]string{"master[8]: daemon started -- version 3.7.11, configuration /etc/postfix"}, lines)...)
+}
+
+// lateScript is the log of a Postfix that was started before.
+func lateScript(lines ...string) []byte {
 	var b strings.Builder
 	at := time.Date(2026, 11, 23, 10, 0, 0, 0, time.UTC)
 	for _, l := range lines {
@@ -132,9 +138,9 @@ func TestDeliveries(t *testing.T) {
 	check("later ones show that of now",
 		script("master[8]: reload -- version 3.7.11, configuration /etc/postfix", trusted, sent, "+650 "+trusted, sent, other),
 		"example.com trusted", "example.com trusted", "example.net plaintext starttls-not-supported")
-	check("and after a start all do",
-		script("master[8]: daemon started -- version 3.7.11, configuration /etc/postfix", trusted, sent, other),
-		"example.com trusted", "example.net plaintext starttls-not-supported")
+	check("and after a start all do", script(trusted, sent, other), "example.com trusted", "example.net plaintext starttls-not-supported")
+	check("a delivery that was under way when the log began",
+		lateScript(trusted, sent, "+500 "+other), "example.com trusted", "example.net plaintext dropped:level-unknown")
 	check("plaintext", script(seen, sent), "example.com plaintext starttls-not-supported", " trusted dropped:expired")
 	check("plaintext to many", script(seen, sent, sent, sent), "example.com plaintext starttls-not-supported", " trusted dropped:expired")
 	check("a level seen in one instance says nothing of another",
