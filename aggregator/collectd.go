@@ -22,9 +22,6 @@ type Collectd struct {
 	// ID is the same for a database and its copies, whatever they are called.
 	ID string
 
-	// Rows is how many there are, for a progress bar.
-	Rows int64
-
 	db *sql.DB
 }
 
@@ -71,17 +68,16 @@ func OpenCollectd(ctx context.Context, path string) (*Collectd, error) {
 	return c, nil
 }
 
-// identify reads ID and Rows. The database is made anew at midnight, and says to
+// identify reads ID. The database is made anew at midnight, and says to
 // the millisecond when.
 func (c *Collectd) identify(ctx context.Context) error {
-	var installed, purpose string
-	err := c.db.QueryRowContext(ctx, `SELECT installdate, purpose, (SELECT count(*) FROM finalresults)
-		FROM dbversion WHERE version = 1 AND typeof(installdate) = 'text' AND length(installdate) < ?
-			AND substr(purpose, 1, ?) = ?`, maxCollectdID, len(collectdPurpose), collectdPurpose).Scan(&installed, &purpose, &c.Rows)
+	err := c.db.QueryRowContext(ctx, `SELECT installdate FROM dbversion
+		WHERE version = 1 AND typeof(installdate) = 'text' AND length(installdate) < ? AND substr(purpose, 1, ?) = ?
+			AND (SELECT count(*) FROM sqlite_schema WHERE name IN ('finalresults', 'failures')) = 2`,
+		maxCollectdID, len(collectdPurpose), collectdPurpose).Scan(&c.ID)
 	e, isSQL := errors.AsType[sqlite3.Error](err)
 	switch {
 	case err == nil:
-		c.ID = installed
 		return nil
 	case errors.Is(err, sql.ErrNoRows), isSQL && (e.Code == sqlite3.ErrNotADB || e.Code == sqlite3.ErrError):
 		return ErrNotCollectd
