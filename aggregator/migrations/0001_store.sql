@@ -28,16 +28,6 @@ CREATE TABLE counted (
 	PRIMARY KEY (source, instance, host, start)
 ) STRICT, WITHOUT ROWID;
 
--- What was counted of a row of another program's database, which may grow.
-CREATE TABLE imported (
-	source  TEXT NOT NULL,
-	row     INTEGER NOT NULL, -- 63 bits of an HMAC of what tells the row apart
-	day     INTEGER NOT NULL,
-	success INTEGER NOT NULL CHECK (success >= 0), -- sessions
-	failure INTEGER NOT NULL CHECK (failure >= 0), -- sessions
-	PRIMARY KEY (source, row)
-) STRICT, WITHOUT ROWID;
-
 CREATE TABLE domain (
 	id          INTEGER PRIMARY KEY,
 	used        INTEGER NOT NULL,           -- day, at most 7 older than the newest tally
@@ -61,7 +51,7 @@ CREATE TABLE detail (
 CREATE TABLE tally (
 	day     INTEGER NOT NULL,
 	domain  INTEGER NOT NULL REFERENCES domain,
-	part    INTEGER NOT NULL, -- 0: the report of the day, n: its n-th supplement, below 0: imported for looking
+	part    INTEGER NOT NULL, -- 0: the report of the day, n: its n-th supplement, -1: imported for looking
 	policy  INTEGER NOT NULL REFERENCES policy,
 	success INTEGER NOT NULL DEFAULT 0 CHECK (success >= 0), -- sessions
 	failure INTEGER NOT NULL DEFAULT 0 CHECK (failure >= 0), -- sessions
