@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/tlsrpt-agent/tlsrpt-agent/schema"
@@ -105,7 +106,7 @@ func domainDayOf(tx *sql.Tx, day schema.Day, domain int64) (DomainDay, error) {
 		state  State
 	}{{0, StateOpen}, {partLooking, StateNotSent}} {
 		dd, err = scanDomainDay(tx.QueryRow(`SELECT ?1, name, ?4, ?2, NULL, NULL, record, record_seen, 0, 0, id, -1
-			FROM domain WHERE id = ?3 AND EXISTS (SELECT 1 FROM tally WHERE day = ?1 AND domain = ?3 AND part = ?4)`,
+			FROM domain WHERE id = ?3 AND EXISTS (SELECT 1 FROM tally t WHERE day = ?1 AND domain = ?3 AND `+strings.ReplaceAll(ofPart(part.number), "?", "?4")+`)`,
 			day, part.state, domain, part.number))
 		if !errors.Is(err, sql.ErrNoRows) {
 			return dd, err

@@ -8,11 +8,25 @@ import (
 	"github.com/tlsrpt-agent/tlsrpt-agent/schema"
 )
 
-// partLooking is the part of a domain-day that is there for looking only: what
-// was imported without being asked to report it. No domain_day ever has this
-// part, so nothing closes it, plans it, or takes it for a reason to send a
-// supplement, and sessions that are to be reported may come before it or after.
+// partLooking stands for all parts of a domain-day that are there for looking
+// only: what was imported without being asked to report it. They are below 0, one
+// for each source, so that what came of one can be forgotten. No domain_day ever
+// has such a part, so nothing closes it, plans it, or takes it for a reason to
+// send a supplement, and sessions that are to be reported may come before or after.
 const partLooking = -1
+
+// lookingPart is the part of a source. By chance, one in 2^31, two share one: to
+// forget one is then to forget both.
+func (k keys) lookingPart(source string) int { return -1 - int(k.id('l', source)>>32) }
+
+// ofPart is the condition that a tally is of a part, with one argument, or of any
+// that is there for looking.
+func ofPart(part int) string {
+	if part < 0 {
+		return `t.part < 0 AND ? < 0`
+	}
+	return `t.part = ?`
+}
 
 // RecordSpans implements collector.SpanSink.
 func (s *Store) RecordSpans(ctx context.Context, source string, cursor []byte, counts []schema.Count, spans []schema.Span) error {
@@ -23,7 +37,24 @@ func (s *Store) RecordSpans(ctx context.Context, source string, cursor []byte, c
 // lists them as not-sent, whatever becomes of their day, and no report ever has
 // them.
 func (s *Store) RecordLooking(ctx context.Context, source string, cursor []byte, counts []schema.Count, spans []schema.Span) error {
-	return s.record(ctx, entry{source: source, cursor: cursor, counts: counts, spans: spans, looking: true})
+	return s.record(ctx, entry{source: source, cursor: cursor, counts: counts, spans: spans, part: s.keys.lookingPart(source)})
+}
+
+// ForgetLooking undoes all that [Store.RecordLooking] recorded of source: counts,
+// spans and position.
+func (s *Store) ForgetLooking(ctx context.Context, source string) error {
+	return s.write(ctx, "forgetting "+source, func(tx *sql.Tx) error {
+		part := s.keys.lookingPart(source)
+		for _, q := range []string{
+			`DELETE FROM tally WHERE part = ?1`, `DELETE FROM tally_detail WHERE part = ?1`,
+			`DELETE FROM counted WHERE source = ?2`, `DELETE FROM imported WHERE source = ?2`, `DELETE FROM source WHERE name = ?2`,
+		} {
+			if _, err := tx.Exec(q, part, source); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // SourceSpan is a stretch of log that a source has read.

@@ -157,6 +157,86 @@ func TestLookingAlone(t *testing.T) {
 	}
 }
 
+// What one source brought for looking is forgotten, and nothing else. What
+// several brought is listed and aggregated as one.
+func TestForgetLooking(t *testing.T) {
+	s, ctx := newStore(t), context.Background()
+	const domain = "example.com"
+	must(t, s.RecordLooking(ctx, "a", []byte("position"), []schema.Count{success(domain, 3), failure(domain, 1, schema.CertificateExpired)},
+		[]schema.Span{span("a", 1, 2, nil, nil)}))
+	must(t, s.RecordLooking(ctx, "b", []byte("position"), []schema.Count{success(domain, 4), failure(domain, 1, schema.CertificateExpired)}, nil))
+	record(t, s, success(domain, 10))
+	rows := 0
+	must(t, s.Pending(ctx, PendingFilter{}, func(p Pending) error {
+		if rows++; p.State == StateNotSent && (p.Part != -1 || p.Success != 7 || p.Failure != 2 || p.Results[schema.CertificateExpired] != 2) {
+			t.Errorf("%+v", p)
+		}
+		return nil
+	}))
+	if rows != 2 {
+		t.Errorf("%d rows, want one for looking and one that is open", rows)
+	}
+	must(t, s.ForgetLooking(ctx, "a"))
+	if got, want := pendingStates(t, s, domain), (map[State]int64{StateNotSent: 5, StateOpen: 10}); !reflect.DeepEqual(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+	a, err := s.Cursor(ctx, "a")
+	must(t, err)
+	b, err := s.Cursor(ctx, "b")
+	must(t, err)
+	spans, err := s.Spans(ctx)
+	must(t, err)
+	if a != nil || b == nil || len(spans) != 0 {
+		t.Errorf("positions %q, %q, spans %v", a, b, spans)
+	}
+}
+
+// A row of another program's database counts once, and again by what it grows.
+func TestRecordImported(t *testing.T) {
+	s, ctx := newStore(t), context.Background()
+	const domain = "example.com"
+	row := func(key string, succeeded, failed int64) Imported {
+		c := failure(domain, failed, schema.CertificateExpired)
+		c.Success = succeeded
+		return Imported{key, c}
+	}
+	for i, step := range []struct {
+		row     Imported
+		counted int64
+		open    int64
+	}{
+		{row("1", 2, 1), 3, 3},
+		{row("1", 2, 1), 0, 3},
+		{row("1", 3, 2), 2, 5},
+		{row("1", 1, 1), 0, 5}, // it shrank
+		{row("1", 3, 2), 0, 5},
+		{row("2", 3, 2), 5, 10},
+	} {
+		counts, err := s.RecordImported(ctx, "db", []Imported{step.row}, false)
+		must(t, err)
+		var n int64
+		for _, c := range counts {
+			n += c.Success + c.Failure
+		}
+		if open := pendingStates(t, s, domain)[StateOpen]; n != step.counted || open != step.open {
+			t.Errorf("step %d: %d counted, %d in all; want %d, %d", i, n, open, step.counted, step.open)
+		}
+	}
+	counts, err := s.RecordImported(ctx, "look", []Imported{row("1", 1, 1)}, true)
+	must(t, err)
+	if len(counts) != 1 || len(counts[0].Details) != 1 || pendingStates(t, s, domain)[StateNotSent] != 2 {
+		t.Errorf("for looking: %+v", counts)
+	}
+	must(t, s.ForgetLooking(ctx, "look"))
+	if _, looking := pendingStates(t, s, domain)[StateNotSent]; looking || rows(t, s, "imported") != 4 {
+		t.Errorf("not forgotten: %d rows", rows(t, s, "imported"))
+	}
+	must(t, s.Prune(ctx, testDay+1))
+	if rows(t, s, "imported") != 0 {
+		t.Error("not pruned")
+	}
+}
+
 // Spans outlive the process.
 func TestSpansReopened(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "store.db")

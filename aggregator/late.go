@@ -10,8 +10,8 @@ import (
 // enter begins with a domain-day. While its day is open that takes no query.
 func (r *recorder) enter(day schema.Day, domain int64) error {
 	r.at = domainDayAt{day: day, domain: domain}
-	if r.looking {
-		r.at.part = partLooking
+	if r.looking < 0 {
+		r.at.part = r.looking
 		return nil
 	}
 	closed, known := r.closed[day]

@@ -12,7 +12,7 @@ import (
 type Pending struct {
 	Day     schema.Day
 	Domain  string
-	Part    int
+	Part    int // -1: for looking
 	Policy  schema.Policy
 	Success int64 // sessions
 	Failure int64 // sessions
@@ -112,10 +112,14 @@ type pendingTally struct {
 }
 
 // pendingPage is the next tallies of a day, pending or not: what it costs does
-// not depend on how many are.
+// not depend on how many are. What several imports brought for looking is listed
+// once, with the first of them.
 func pendingPage(tx *sql.Tx, day schema.Day, after pendingKey, last int64) ([]pendingTally, error) {
-	rows, err := tx.Query(`SELECT t.domain, t.part, t.policy, t.success, t.failure, CASE
-			WHEN t.part < 0 THEN ?3
+	const looking = `FROM tally l WHERE l.day = t.day AND l.domain = t.domain AND l.part < 0 AND l.policy = t.policy`
+	rows, err := tx.Query(`SELECT t.domain, t.part, t.policy,
+			iif(t.part < 0, (SELECT sum(l.success) `+looking+`), t.success),
+			iif(t.part < 0, (SELECT sum(l.failure) `+looking+`), t.failure), CASE
+			WHEN t.part < 0 THEN iif(t.part = (SELECT min(l.part) `+looking+`), ?3, NULL)
 			WHEN dd.state IS NULL THEN ?1
 			WHEN t.part = dd.part AND dd.state IN (?1, ?2, ?3) THEN dd.state
 			WHEN (SELECT max(v.state = 0) AND NOT max(v.state = 1) FROM report r JOIN delivery v ON v.report = r.id
@@ -134,7 +138,7 @@ func pendingPage(tx *sql.Tx, day schema.Day, after pendingKey, last int64) ([]pe
 
 // pendingRow adds names and result types to a tally.
 func pendingRow(tx *sql.Tx, day schema.Day, t pendingTally) (Pending, error) {
-	p := Pending{Day: day, Part: t.part, Success: t.Success, Failure: t.Failure, State: t.state.V}
+	p := Pending{Day: day, Part: max(t.part, partLooking), Success: t.Success, Failure: t.Failure, State: t.state.V}
 	var text string
 	if err := tx.QueryRow(`SELECT d.name, p.text FROM domain d, policy p WHERE d.id = ? AND p.id = ?`, t.domain, t.policy).
 		Scan(&p.Domain, &text); err != nil {

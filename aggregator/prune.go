@@ -22,6 +22,7 @@ func (s *Store) Prune(ctx context.Context, before schema.Day) error {
 			SELECT day, domain, part, policy, detail FROM tally_detail WHERE day < ? LIMIT ?)`,
 		`DELETE FROM tally WHERE (day, domain, part, policy) IN (
 			SELECT day, domain, part, policy FROM tally WHERE day < ? LIMIT ?)`,
+		`DELETE FROM imported WHERE (source, row) IN (SELECT source, row FROM imported WHERE day < ? LIMIT ?)`,
 		`DELETE FROM domain_day WHERE (day, domain) IN (
 			SELECT day, domain FROM domain_day WHERE day < ? LIMIT ?)`,
 		`DELETE FROM day WHERE day IN (SELECT day FROM day WHERE day < ? LIMIT ?)`,

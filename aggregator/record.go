@@ -32,11 +32,11 @@ func (s *Store) Record(ctx context.Context, source string, cursor []byte, counts
 
 // entry is what one transaction records.
 type entry struct {
-	source  string
-	cursor  []byte // nil: the stored one stays
-	counts  []schema.Count
-	spans   []schema.Span
-	looking bool // counts are for looking only
+	source string
+	cursor []byte // nil: the stored one stays
+	counts []schema.Count
+	spans  []schema.Span
+	part   int // below 0: counts are for looking only, and of this part
 }
 
 func (s *Store) record(ctx context.Context, e entry) error {
@@ -45,7 +45,7 @@ func (s *Store) record(ctx context.Context, e entry) error {
 	}
 	sightings := s.sightings(e.counts)
 	return s.write(ctx, "recording the counts of "+e.source, func(tx *sql.Tx) error {
-		r := recorder{Tx: tx, store: s, now: time.Now(), closed: map[schema.Day]bool{}, looking: e.looking}
+		r := recorder{Tx: tx, store: s, now: time.Now(), closed: map[schema.Day]bool{}, looking: e.part}
 		if err := r.recordAll(sightings); err != nil {
 			return err
 		}
@@ -106,7 +106,7 @@ type recorder struct {
 	at      domainDayAt
 	used    []wording
 	folded  int64 // sessions
-	looking bool  // what is counted goes to partLooking
+	looking int   // below 0: the part that all of it goes to
 }
 
 // domainDayAt is the domain-day that a recorder is at.

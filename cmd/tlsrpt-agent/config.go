@@ -17,6 +17,7 @@ import (
 
 	"github.com/tlsrpt-agent/tlsrpt-agent/agent"
 	"github.com/tlsrpt-agent/tlsrpt-agent/aggregator"
+	"github.com/tlsrpt-agent/tlsrpt-agent/collector/postfixlog"
 	"github.com/tlsrpt-agent/tlsrpt-agent/schema"
 	"github.com/tlsrpt-agent/tlsrpt-agent/submitter"
 )
@@ -57,8 +58,10 @@ type postfixLogConfig struct {
 	Instance        string `toml:"instance" doc:"The syslog_name of the Postfix instance; \"*\" is any."`
 	DANE            bool   `toml:"dane" doc:"This MTA enforces DANE. The resolver must validate DNSSEC and be trusted."`
 	MTASTS          bool   `toml:"mta_sts" doc:"This MTA enforces MTA-STS."`
-	PolicyDaemon    string `toml:"policy_daemon" doc:"The socketmap that Postfix asks for MTA-STS, as smtp_tls_policy_maps names it without \"socketmap:\"; it is asked in place of DNS and HTTPS."`
+	PolicyDaemon    string `toml:"policy_daemon" doc:"The socketmap that Postfix asks for MTA-STS, as smtp_tls_policy_maps names it without \"socketmap:\". It says whether MTA-STS or DANE applied. With mta_sts, too, policies are fetched for their text, which not every daemon tells, and failures to fetch them are reported."`
 	ReportPlaintext bool   `toml:"report_plaintext" doc:"Count plaintext deliveries at level may as starttls-not-supported."`
+
+	Relays []string `toml:"relays" doc:"Hosts, addresses and networks that this MTA hands mail to and that are no MX of its domain: relays and filters. Sessions with them are not counted. Most are known without it: by port, by a private address, and by DNS, which says what the MX hosts of a domain are."`
 }
 
 type libtlsrptConfig struct {
@@ -290,6 +293,9 @@ func (c *config) check() error {
 	for _, s := range c.Source.PostfixLog {
 		if (s.Path == "") != s.Journal {
 			return errors.New("source.postfix_log: want either path or journal = true")
+		}
+		if _, err := postfixlog.ParseRelays(s.Relays); err != nil {
+			return fmt.Errorf("source.postfix_log.relays: %w", err)
 		}
 	}
 	for _, s := range c.Source.Libtlsrpt {

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -21,13 +22,14 @@ import (
 // importFlags say how past logs are counted.
 type importFlags struct {
 	instance               string
+	collectd, relays       []string
 	report, dns, dane, sts bool
 }
 
 func (a *app) importCommand() *cobra.Command {
 	var f importFlags
 	cmd := &cobra.Command{
-		Use:   "import FILE...",
+		Use:   "import [FILE...]",
 		Short: "Count past Postfix logs, each session once",
 		Long: `import reads logs of Postfix from the beginning to the end, compressed by gzip or
 not, and counts their sessions. "-" is standard input, of which a copy is made in
@@ -37,23 +39,34 @@ What was counted before is not counted again, whatever the file is called now:
 neither a file, or the beginning of one, that was imported already, nor sessions
 that a log source of the same host and instance has counted, or will count because
 they come after its position. In a second that was counted in part, the lines
-decide. A session that was in progress when a source first began to read is left
-out. Where import was cut off, the same command goes on.
+decide. A session that ended after a source first began to read is that source's,
+even one that was in progress then, which the source leaves out unless the log says
+at its end what it was (Postfix 3.11). Where import was cut off, the same command
+goes on.
 
 What is imported is for looking: "pending" lists it as not-sent, and it becomes
 part of no report. With --report it is counted as if it had been seen when it
 happened: days that ended within submit.max_age are reported, in a supplement
-where a report was made already. What was imported without it stays as it is.
+where a report was made already. A log that was imported without it before is read
+again, and what it was counted for looking is forgotten. Nothing is ever reported
+twice; what two files have in common can be there once for looking, of the one
+file, and once to be reported, of the other.
 
 A log does not say which policies a domain had. Without --dns nobody is asked, and
 sessions count without a policy; then mail that went to a relay is not told apart
-from mail that went to an MX, but by its port, its address or the log itself.`,
+from mail that went to an MX, but by its port, its address, --relay or the log.
+
+With --collectd it reads the SQLite database of tlsrpt-collectd, a part of
+tlsrpt-reporter: the present one or that of the day before, also while the daemon
+writes to it. Read again, grown, copied or renamed, only what is new in it counts.
+Do not report with both programs what one of them has counted.`,
 		Example: `  tlsrpt-agent import /var/log/mail.log*
   journalctl -o json -t postfix/smtp | tlsrpt-agent import -
-  tlsrpt-agent import --report --dns --mta-sts /var/log/mail.log.1 /var/log/mail.log`,
+  tlsrpt-agent import --report --dns --mta-sts /var/log/mail.log.1 /var/log/mail.log
+  tlsrpt-agent import --report --collectd /var/lib/tlsrpt/collectd.sqlite`,
 		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 0 {
-				return usage(cmd, errors.New("want a FILE"))
+			if len(args)+len(f.collectd) == 0 {
+				return usage(cmd, errors.New("want a FILE, or --collectd"))
 			}
 			return nil
 		},
@@ -61,6 +74,8 @@ from mail that went to an MX, but by its port, its address or the log itself.`,
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&f.instance, "instance", defaultInstance, "the syslog_name of the Postfix instance; \"*\" is any")
+	flags.StringSliceVar(&f.relays, "relay", nil, "hosts, addresses and networks of relays: sessions with them are not counted")
+	flags.StringArrayVar(&f.collectd, "collectd", nil, "a database of tlsrpt-collectd; may be given several times")
 	flags.BoolVar(&f.report, "report", false, "report what is imported, as if it had been seen when it happened")
 	flags.BoolVar(&f.dns, "dns", false, "ask DNS which hosts are a domain's MX now, and drop sessions with others")
 	flags.BoolVar(&f.dane, "dane", false, "this MTA enforced DANE; implies --dns")
@@ -74,6 +89,7 @@ type importer struct {
 	*setup
 	flags   importFlags
 	finder  *policy.Finder
+	relays  *postfixlog.Relays
 	before  *postfixlog.Source // of the log before; nil: there is none
 	summary importSummary
 }
@@ -100,12 +116,18 @@ func (a *app) importLogs(ctx context.Context, f importFlags, files []string) (er
 		}
 	}
 	i := &importer{setup: up, flags: f, summary: newSummary(f.report)}
+	if i.relays, err = postfixlog.ParseRelays(f.relays); err != nil {
+		return err
+	}
 	if i.finder, err = i.find(ctx); err != nil {
 		return err
 	}
 	bar := a.progress(pasts)
 	err = i.all(ctx, pasts)
 	bar.stop()
+	if err == nil {
+		err = i.collectd(ctx)
+	}
 	if perr := a.printSummary(&i.summary); err == nil {
 		err = perr
 	}
@@ -167,8 +189,10 @@ func (i *importer) all(ctx context.Context, pasts []*postfixlog.Past) error {
 			return fmt.Errorf("%s: %w", p.Name, err)
 		}
 	}
-	i.before.GiveUp()
-	i.summary.dropped(i.before.Stats())
+	if i.before != nil {
+		i.before.GiveUp()
+		i.summary.dropped(i.before.Stats())
+	}
 	return nil
 }
 
@@ -185,7 +209,7 @@ func (i *importer) one(ctx context.Context, p *postfixlog.Past) error {
 	o := postfixlog.SourceOptions{
 		Name: name, Past: p, After: i.before, Counted: counted, Finder: i.finder, Cursor: cursor,
 		Native: len(i.config.Source.Libtlsrpt) > 0 && i.flags.report,
-		Log:    postfixlog.Options{Instance: i.flags.instance, Latest: p.Latest, Senders: i.config.ownSenders()},
+		Log:    postfixlog.Options{Instance: i.flags.instance, Latest: p.Latest, Relays: i.relays, Senders: i.config.ownSenders()},
 	}
 	source, err := postfixlog.Open(o)
 	if err != nil {
@@ -203,26 +227,55 @@ func (i *importer) one(ctx context.Context, p *postfixlog.Past) error {
 	return err
 }
 
+// What is to be reported and what is for looking are apart: a log has a position
+// of its own as each.
+const (
+	reported   = "import"
+	forLooking = "look"
+)
+
+// known is the name under which the store is to know a log, and how far it was
+// read. What it was counted for looking is forgotten where it is to be reported.
+func (i *importer) known(ctx context.Context, p *postfixlog.Past) (name string, cursor []byte, err error) {
+	look, looked, lines, err := i.knownAs(ctx, forLooking, p)
+	if err != nil {
+		return "", nil, err
+	}
+	name, cursor, read, err := i.knownAs(ctx, reported, p)
+	switch {
+	case err != nil:
+		return "", nil, err
+	case !i.flags.report && read > lines:
+		return look, cursor, nil
+	case !i.flags.report:
+		return look, looked, nil
+	case looked != nil:
+		err = i.store.ForgetLooking(ctx, look)
+	}
+	return name, cursor, err
+}
+
 // maxAlike bounds the logs that begin with the same line and go on otherwise.
 const maxAlike = 100
 
-// known is the name under which the store knows a log, and how far it was read.
-// A log is known by what is in it.
-func (i *importer) known(ctx context.Context, p *postfixlog.Past) (name string, cursor []byte, err error) {
+// knownAs is the name under which the store knows a log as what it is for, and
+// how far it was read, in lines too. A log is known by what is in it.
+func (i *importer) knownAs(ctx context.Context, purpose string, p *postfixlog.Past) (name string, cursor []byte, lines int64, err error) {
 	for n := range maxAlike {
-		name = fmt.Sprintf("import:%s:%s:%d", i.flags.instance, p.Key, n)
+		name = fmt.Sprintf("%s:%s:%s:%d", purpose, i.flags.instance, p.Key, n)
 		if cursor, err = i.store.Cursor(ctx, name); err != nil || cursor == nil {
-			return name, nil, err
+			return name, nil, 0, err
 		}
 		if same, err := p.Continues(cursor); same || err != nil {
-			return name, cursor, err
+			return name, cursor, p.Known, err
 		}
 	}
-	return "", nil, fmt.Errorf("%d other logs begin with the same line", maxAlike)
+	return "", nil, 0, fmt.Errorf("%d other logs begin with the same line", maxAlike)
 }
 
 // counted is what other sources have read of logs. What comes after the position
-// of a source of the configuration is left to it.
+// of a source of the configuration is left to it. What was read for looking is no
+// reason not to report it.
 func (i *importer) counted(ctx context.Context, name string) (spans []schema.Span, err error) {
 	all, err := i.store.Spans(ctx)
 	if err != nil {
@@ -236,7 +289,7 @@ func (i *importer) counted(ctx context.Context, name string) (spans []schema.Spa
 		begun[s.Source] = begun[s.Source] || s.Host != ""
 	}
 	for n, s := range all {
-		if s.Source == name {
+		if s.Source == name || i.flags.report && strings.HasPrefix(s.Source, forLooking+":") {
 			continue
 		}
 		newest := n+1 == len(all) || serverOf(all[n+1]) != serverOf(s)

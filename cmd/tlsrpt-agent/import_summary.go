@@ -29,7 +29,7 @@ type importSummary struct {
 	domains map[string]bool
 }
 
-// importedFile is a log that was imported.
+// importedFile is a log that was imported, or a database, whose lines are rows.
 type importedFile struct {
 	Name     string            `json:"name"`
 	First    *schema.Timestamp `json:"first"` // null: no line of Postfix was found
@@ -48,10 +48,14 @@ func newSummary(report bool) importSummary {
 // file adds a log. What its source dropped counts only once the source has been
 // asked for the last time, so it is added by [importSummary.dropped].
 func (s *importSummary) file(p *postfixlog.Past, st postfixlog.SourceStats) {
-	s.Files = append(s.Files, importedFile{p.Name, timestamp(p.First), st.Parser.Lines, p.Known, st.Counted})
-	s.Lines += st.Parser.Lines
-	s.Known += p.Known
-	s.Sessions += st.Counted
+	s.add(importedFile{p.Name, timestamp(p.First), st.Parser.Lines, p.Known, st.Counted})
+}
+
+func (s *importSummary) add(f importedFile) {
+	s.Files = append(s.Files, f)
+	s.Lines += f.Lines
+	s.Known += f.Known
+	s.Sessions += f.Sessions
 }
 
 // dropped adds what a source did not count.

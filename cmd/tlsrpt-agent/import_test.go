@@ -177,6 +177,34 @@ func importBesideSource(t *testing.T, form string) {
 	}
 }
 
+// TestImportBesideBeginning imports a session that was in progress when a source
+// began. The source has seen too little of it to count it, and import leaves it out:
+// it cannot know that.
+func TestImportBesideBeginning(t *testing.T) {
+	dir := t.TempDir()
+	config, log := importConfig(t, dir), filepath.Join(dir, "mail.log")
+	established, _, _ := strings.Cut(sessionLines(0, 1, time.Now(), fractions), "\n")
+	writeFile(t, log, established+"\n")
+	stop := followLog(t, config)
+	now := time.Now()
+	_, sent, _ := strings.Cut(sessionLines(0, 1, now, fractions), "\n")
+	f, err := os.OpenFile(log, os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.WriteString(f, sent+sessionLines(1, 2, now, fractions)); err != nil || f.Close() != nil {
+		t.Fatal(err)
+	}
+	awaitSessions(t, config, aggregator.StateOpen, 1)
+	stop()
+	if s := importNow(t, config, log); s.Sessions != 0 || s.Counted != 2 {
+		t.Errorf("imported %d, counted before %d", s.Sessions, s.Counted)
+	}
+	if got := pendingSessions(t, config); got[aggregator.StateOpen] != 1 || len(got) != 1 {
+		t.Errorf("counted in the end: %v", got)
+	}
+}
+
 func TestBarText(t *testing.T) {
 	text := sessionLines(0, 10_000, time.Now(), fractions)
 	p, err := postfixlog.OpenPast(writeFile(t, filepath.Join(t.TempDir(), "log"), text), nil)

@@ -47,6 +47,7 @@ func TestMain(m *testing.M) {
 //	arrived                print what was delivered and what is wrong in it
 //	age FILE DAYS          let days pass for a store
 //	returned RCPT STATUS FILE  write the bounce of the newest mail to RCPT
+//	sql FILE SQL           run the statements of a file on a database
 //
 // In FILEs @TODAY@ and @YESTERDAY@ stand for days.
 func TestScripts(t *testing.T) {
@@ -61,7 +62,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"world": startWorld, "zone": setZone, "publish": publish, "mx": publishMX, "count": count, "send": send,
-			"await": await, "arrived": printArrived, "age": age, "returned": returned,
+			"await": await, "arrived": printArrived, "age": age, "returned": returned, "sql": runSQL,
 		},
 		Condition: func(name string) (bool, error) {
 			if name != "port25" {
@@ -279,6 +280,14 @@ func returned(ts *testscript.TestScript, _ bool, args []string) {
 		"Content-Type: multipart/report; report-type=delivery-status; boundary=b\n\n--b\n\nSorry.\n--b\nContent-Type: message/delivery-status\n\n"+
 		"Reporting-MTA: dns; example.net\n\nFinal-Recipient: rfc822; %s\nAction: failed\nStatus: %s\n--b--\n", sender, args[0], args[1])
 	scriptError(ts, os.WriteFile(ts.MkAbs(args[2]), []byte(text), 0o600))
+}
+
+func runSQL(ts *testscript.TestScript, _ bool, args []string) {
+	db, err := sql.Open("sqlite3", ts.MkAbs(args[0]))
+	scriptError(ts, err)
+	defer db.Close()
+	_, err = db.Exec(strings.Join(lines(ts, args[1]), "\n"))
+	scriptError(ts, err)
 }
 
 // ageStore lets days pass for what was counted.

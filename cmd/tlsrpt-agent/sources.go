@@ -47,14 +47,20 @@ func (d *daemon) follow(ctx context.Context, c postfixLogConfig, stdin io.Reader
 		return nil, err
 	}
 	d.finders = append(d.finders, finder)
+	relays, err := postfixlog.ParseRelays(c.Relays)
+	if err != nil {
+		return nil, err
+	}
 	o := tail.Options{Path: c.Path, Journal: c.Journal, Follow: true}
 	if c.Path == "-" {
 		o = tail.Options{Reader: stdin}
 	}
 	return postfixlog.Open(postfixlog.SourceOptions{
-		Name:   name,
-		Tail:   o,
-		Log:    postfixlog.Options{Instance: c.Instance, ReportPlaintext: c.ReportPlaintext, Senders: d.config.ownSenders()},
+		Name: name,
+		Tail: o,
+		Log: postfixlog.Options{
+			Instance: c.Instance, ReportPlaintext: c.ReportPlaintext, Relays: relays, Senders: d.config.ownSenders(),
+		},
 		Finder: finder,
 		Native: len(d.config.Source.Libtlsrpt) > 0,
 		Cursor: cursor,

@@ -19,12 +19,12 @@ import (
 // POSTFIXLOG_CORPORA names a directory of more, VERSION/PROFILE.
 func corpora(t testing.TB) []string {
 	t.Helper()
-	dirs, err := filepath.Glob("testdata/postfix-logs/*/*/truth.jsonl")
+	dirs, err := filepath.Glob("testdata/postfix-logs/*/*/maillog")
 	if err != nil || len(dirs) == 0 {
 		t.Fatalf("no corpora: %v", err)
 	}
 	if more := os.Getenv("POSTFIXLOG_CORPORA"); more != "" {
-		found, _ := filepath.Glob(filepath.Join(more, "*/*/truth.jsonl"))
+		found, _ := filepath.Glob(filepath.Join(more, "*/*/maillog"))
 		dirs = append(dirs, found...)
 	}
 	for i := range dirs {
@@ -180,6 +180,26 @@ func TestTruth(t *testing.T) {
 				t.Errorf("sessions differ:\n%s\n%+v", d, stats)
 			}
 		})
+	}
+}
+
+// TestKept holds the sessions that are handed on against what the servers saw: at
+// whatever log level, none has another outcome than there was.
+func TestKept(t *testing.T) {
+	for _, dir := range corpora(t) {
+		want := readTruth(t, filepath.Join(dir, "truth.jsonl"))
+		all, _ := parseAll(Options{Instance: "*", ReportPlaintext: true}, readFile(t, filepath.Join(dir, "maillog")))
+		got := make(tally)
+		for _, s := range kept(all) {
+			if o := outcomeOf(told{Session: s}); o != "" {
+				got[s.IP.String()+" "+o]++
+			}
+		}
+		for k, n := range got {
+			if n > want[k] {
+				t.Errorf("%s: %s: told %d, there were %d", dir, k, n, want[k])
+			}
+		}
 	}
 }
 

@@ -29,10 +29,21 @@ func (p *Parser) end(c *process, at int64, e end) {
 	case endUsed, endBroken:
 		if t := c.lastWith(peer); t != nil {
 			t.closed = true
-		} else if e.kind == endUsed && peer != nil && c.ended(peer) == nil {
-			p.open(c, try{peer: peer, at: at, outcome: Plaintext, closed: true, owned: true})
+		} else if peer != nil && c.ended(peer) == nil {
+			p.unseen(c, at, e.kind, peer)
 		}
 	}
+}
+
+// unseen opens an attempt that ended without any line about TLS. Where it ended
+// early, TLS may have been begun at smtp_tls_loglevel 0. It is no session; but
+// Postfix tries a host again in one delivery only to do without TLS.
+func (p *Parser) unseen(c *process, at int64, kind endKind, peer *peer) {
+	t := try{peer: peer, at: at, outcome: Plaintext, closed: true, owned: true}
+	if kind == endBroken {
+		t.outcome, t.told = Failed, true
+	}
+	p.open(c, t)
 }
 
 // refused is an attempt without STARTTLS where TLS was required.
@@ -257,6 +268,8 @@ func (p *Parser) objection(c *process, t *try) Drop {
 		return DropNexthop
 	case t.peer == nil && t.outcome != NoSession:
 		return DropUnjoined
+	case p.options.Relays.has(t):
+		return DropRelay
 	case t.peer != nil && t.peer.drop != "":
 		return t.peer.drop
 	case t.peer != nil && t.peer.port != smtpPort:
@@ -399,7 +412,7 @@ func (p *Parser) serviceLine(e entry) {
 	m := p.mta(p.names.text(host), root)
 	if e.program == master {
 		if isStart(e.message) {
-			m.restarted()
+			m.restarted(e.at, e.message)
 		}
 		return
 	}

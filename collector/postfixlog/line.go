@@ -70,7 +70,7 @@ func (p *Parser) clientLine(c *process, at int64, m []byte) {
 		}
 	case 'r', 'd':
 		if c.program == unnamed && isStart(m) {
-			c.mta.restarted()
+			c.mta.restarted(at, m)
 			return
 		}
 	case 'H':
@@ -152,7 +152,7 @@ func (p *Parser) summary(c *process, at int64, outcome Outcome, rest []byte, reu
 		p.open(c, try{peer: peer, at: at, outcome: outcome, told: true})
 		return
 	}
-	*c.logged = true
+	*c.logged = *c.logged || at >= c.mta.settled
 	t := try{peer: peer, at: at, outcome: outcome}
 	if f, ok := c.takeFinding(peer); ok {
 		t.take(f)

@@ -18,6 +18,10 @@ type Options struct {
 	// tell "not offered" from "not to be used".
 	ReportPlaintext bool
 
+	// Relays, if not nil, is hosts that mail goes to and that are no MX of its
+	// domain. Sessions with them are not handed on.
+	Relays *Relays
+
 	// Location is the time zone of prefixes that name none; nil means local time.
 	Location *time.Location
 

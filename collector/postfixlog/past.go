@@ -217,11 +217,11 @@ func (p *Past) Close() error {
 	return nil
 }
 
-// seek goes on at a position. The error is tail.ErrPosition if it is of another
-// log.
+// seek goes on at a position; nil is the beginning. The error is tail.ErrPosition
+// if it is of another log.
 func (p *Past) seek(position []byte) error {
 	if position == nil {
-		return nil
+		return p.rewind()
 	}
 	var at place
 	if err := json.Unmarshal(position, &at); err != nil {

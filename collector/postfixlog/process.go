@@ -2,6 +2,7 @@ package postfixlog
 
 import (
 	"bytes"
+	"cmp"
 	"slices"
 	"strings"
 
@@ -220,6 +221,11 @@ func (c *process) ended(peer *peer) *try {
 
 // found remembers a line about the certificate of peer.
 func (p *Parser) found(c *process, at int64, peer *peer, f finding) {
+	if f.resumed && c.program == tlsproxy {
+		// smtp(8) does not log that the session was resumed, only tlsproxy(8) does.
+		f.result, f.reason = c.mta.recall(peer)
+		f.result = cmp.Or(f.result, schema.CertificateNotTrusted)
+	}
 	if f.result != "" {
 		c.mta.remember(peer, at, f, c.program == tlsproxy)
 	}

@@ -15,8 +15,10 @@ type mta struct {
 	host, root string
 	read       stretch // since the Source asked last
 
-	// levels says of each instance whether its log has shown TLS lines.
-	levels map[string]*bool
+	// levels says of each instance whether its log has shown TLS lines, since it
+	// was started or settled.
+	levels  map[string]*bool
+	settled int64 // when no delivery from before the last reload, or the log, is left
 
 	// proxied says that tlsproxy(8) does the handshakes of a client.
 	proxied bool
@@ -48,8 +50,18 @@ func (m *mta) logs(instance string) *bool {
 	return seen
 }
 
-// restarted notes that the settings may be others now.
-func (m *mta) restarted() {
+// settling is how long a client may go on with the settings that it was started
+// with: a reload lets it finish its delivery. What such a one logs says nothing
+// about the others.
+const settling = int64(10 * time.Minute)
+
+// restarted notes that the settings may be others now. message is a line of
+// master(8).
+func (m *mta) restarted(at int64, message []byte) {
+	m.settled = at
+	if hasPrefix(message, "reload") {
+		m.settled += settling
+	}
 	for _, seen := range m.levels {
 		*seen = false
 	}
@@ -133,6 +145,9 @@ func (p *Parser) mta(host, root string) *mta {
 	m, ok := p.mtas[key]
 	if !ok {
 		m = newMTA(host, root)
+		// A log seldom begins with the first line of a delivery: what ends now may
+		// have begun with a TLS line that is not there.
+		m.settled = p.current.at + settling
 		p.mtas[key] = m
 	}
 	return m

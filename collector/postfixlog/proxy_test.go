@@ -53,6 +53,13 @@ func TestProxy(t *testing.T) {
 		"example.net failed validation-failure mx.example.net", fail+" 192.0.2.1", "example.com trusted mx.example.com")
 	check("or a TLSRPT line says so", script(failed, status, failed2, hostless, strings.ReplaceAll(trusted, "192.0.2.1", "192.0.2.3"), strings.ReplaceAll(sent, "192.0.2.1", "192.0.2.3")),
 		fail+" 192.0.2.1 native", "example.com trusted mx.example.com")
+	again := "tlsproxy[6]: mx.example.com[192.0.2.1]:25: re-using session with untrusted peer credential, look for details earlier in the log"
+	notVerified := "smtp[1]: 4jY1xQ00Dlz6X7y: to=<bob@example.com>" + relay + notVer
+	check("a resumed session has the fault of before", script(verify+"self-signed certificate", untrust, notVerified, "+60 "+again, untrust, notVerified),
+		"example.com untrusted certificate-not-trusted mx.example.com", "example.com untrusted certificate-not-trusted mx.example.com")
+	check("even if that is long ago", script(verify+"certificate has expired", untrust, notVerified, "+3000 "+again, untrust, notVerified),
+		"example.com untrusted certificate-expired mx.example.com", "example.com untrusted certificate-expired mx.example.com")
+	check("or nobody knows which", script(again, untrust, notVerified), "example.com untrusted certificate-not-trusted mx.example.com")
 	check("the TLSRPT line comes first", script(status, failed, deferred), fail+" mx.example.com native")
 	check("of the server side", script(strings.Replace(failed, "=smtp", "=smtpd", 1), deferred), drop+" mx.example.com")
 	bad := "smtp[1]: 4jY1xQ00Dlz6X7y: to=<bob@example.com>" + relay + notVer

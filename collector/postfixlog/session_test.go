@@ -10,9 +10,15 @@ import (
 	"github.com/tlsrpt-agent/tlsrpt-agent/schema"
 )
 
-// script makes a log of lines such as "smtp[1]: text", one second apart. A line
-// may begin with the seconds to wait before it, "+600 smtp[1]: text".
+// script makes a log of lines such as "smtp[1]: text", one second apart, of a
+// Postfix that has just been started. A line may begin with the seconds to wait
+// before it, "+600 smtp[1]: text".
 func script(lines ...string) []byte {
+	return lateScript(slices.Concat([]string{"master[8]: daemon started -- version 3.7.11, configuration /etc/postfix"}, lines)...)
+}
+
+// lateScript is the log of a Postfix that was started before.
+func lateScript(lines ...string) []byte {
 	var b strings.Builder
 	at := time.Date(2026, 11, 23, 10, 0, 0, 0, time.UTC)
 	for _, l := range lines {
@@ -114,11 +120,27 @@ func TestDeliveries(t *testing.T) {
 		script("smtp[1]: SSL_connect error to mx.example.com[192.0.2.1]:25: lost connection",
 			"smtp[1]: 4jY1xQ00Dlz6X7y: Cannot start TLS: handshake failure", sent),
 		"example.com plaintext dropped:plaintext-fallback", "example.com failed validation-failure")
+	lost := "smtp[1]: 4jY1xQ00Dlz6X7y: lost connection with mx.example.com[192.0.2.1] while performing the EHLO handshake"
+	none := strings.Replace(sent, ", dsn=", ", tls=may:none, dsn=", 1)
+	check("a connection that was lost after TLS began, which level 0 does not show, then plaintext",
+		script(lost, none), "example.com plaintext dropped:plaintext-fallback")
+	check("but another host is tried anew",
+		script(strings.Replace(lost, "192.0.2.1]", "192.0.2.2]", 1), none), "example.com plaintext starttls-not-supported")
 	check("no TLS line, and none was ever seen", script(sent), "example.com plaintext dropped:level-unknown")
 	check("no TLS line, and Postfix was reloaded since the last one",
 		script(trusted, sent, "master[8]: reload -- version 3.7.11, configuration /etc/postfix",
 			"smtp[2]: 4jY1xQ00Dlz6X7z: to=<bob@example.net>, relay=mx.example.net[192.0.2.2]:25"+fields),
 		"example.com trusted", "example.net plaintext dropped:level-unknown")
+	other := "smtp[2]: 4jY1xQ00Dlz6X7z: to=<bob@example.net>, relay=mx.example.net[192.0.2.2]:25" + fields
+	check("a delivery that was under way when Postfix was reloaded shows the level of before",
+		script("smtp[3]: 4jY1xQ00Dlz6X7w: to=<x@y.example>, relay=none"+fields, "master[8]: reload -- version 3.7.11, configuration /etc/postfix", trusted, sent, "+500 "+other),
+		"example.com trusted", "example.net plaintext dropped:level-unknown")
+	check("later ones show that of now",
+		script("master[8]: reload -- version 3.7.11, configuration /etc/postfix", trusted, sent, "+650 "+trusted, sent, other),
+		"example.com trusted", "example.com trusted", "example.net plaintext starttls-not-supported")
+	check("and after a start all do", script(trusted, sent, other), "example.com trusted", "example.net plaintext starttls-not-supported")
+	check("a delivery that was under way when the log began",
+		lateScript(trusted, sent, "+500 "+other), "example.com trusted", "example.net plaintext dropped:level-unknown")
 	check("plaintext", script(seen, sent), "example.com plaintext starttls-not-supported", " trusted dropped:expired")
 	check("plaintext to many", script(seen, sent, sent, sent), "example.com plaintext starttls-not-supported", " trusted dropped:expired")
 	check("a level seen in one instance says nothing of another",

@@ -34,6 +34,8 @@ func TestVerdict(t *testing.T) {
 	elsewhere := nothing
 	elsewhere.MX, elsewhere.MXKnown = []string{"mx2.example.org"}, true
 	unknown := fmt.Errorf("%w: SERVFAIL", policy.ErrUnknown)
+	bogus := nothing
+	bogus.Bogus = true
 
 	for name, c := range map[string]struct {
 		session Session
@@ -62,6 +64,7 @@ func TestVerdict(t *testing.T) {
 		"3.11 says halfdane":        {Session{Outcome: Trusted, TLSLevel: "halfdane"}, half, nil, "tlsa success"},
 		"matched a TLSA record":     {Session{Outcome: Verified, Enforced: true, Match: MatchDANE}, enforcesDANE, unknown, "tlsa success"},
 		"DANE required":             {Session{Outcome: NoSession, Result: schema.DANERequired}, nothing, nil, "tlsa dane-required"},
+		"TLSA records are bogus":    {Session{Outcome: NoSession, Result: schema.DNSSECInvalid}, bogus, unknown, "tlsa dnssec-invalid"},
 		"SERVFAIL, ours or theirs":  {Session{Outcome: NoSession, Result: schema.DNSSECInvalid}, nothing, nil, "ambiguous"},
 		"a relay":                   {Session{Outcome: Trusted}, elsewhere, nil, "not-mx"},
 		"tlsproxy knows no MX name": {Session{Outcome: Failed, MX: "-", Result: schema.ValidationFailure}, elsewhere, nil, "no-policy-found validation-failure"},

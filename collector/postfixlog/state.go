@@ -120,6 +120,7 @@ func (m *mta) code(c *codec) {
 	c.text(&m.host)
 	c.text(&m.root)
 	c.flag(&m.proxied)
+	c.number(&m.settled)
 	levels := slices.Sorted(maps.Keys(m.levels))
 	codeList(c, &levels, func(s *string) {
 		c.text(s)

@@ -16,7 +16,8 @@ const (
 	// policy, because DNS or the policy host did not answer.
 	DropPolicyUnknown Drop = "policy-unknown"
 	// DropAmbiguous means that the line has two readings: a DNS failure may be the
-	// domain's or our resolver's.
+	// domain's or our resolver's. It is the domain's where we see that its TLSA
+	// records fail validation.
 	DropAmbiguous Drop = "ambiguous"
 	// DropNative means that the socket of libtlsrpt got the event.
 	DropNative Drop = "native"
@@ -54,7 +55,7 @@ func appliedPolicy(s *Session, answer policy.Answer, err error) (schema.Policy, 
 	none := schema.Policy{Type: schema.NoPolicyFound, Domain: s.Domain}
 	unknown := errors.Is(err, policy.ErrUnknown)
 	switch {
-	case s.Result == schema.DNSSECInvalid:
+	case s.Result == schema.DNSSECInvalid && !answer.Bogus:
 		return none, DropAmbiguous
 	case s.Outcome == NoSession && answer.TLSA != nil:
 		return answer.TLSA.Policy, ""

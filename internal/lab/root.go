@@ -5,6 +5,7 @@ package lab
 import (
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"net/http"
 	"net/url"
 	"os"
@@ -28,10 +29,11 @@ const labDir = "lab"
 // Root is the path of a chroot that holds the Postfix of one Debian release,
 // with libtlsrpt where the release has it: "trixie" is Postfix 3.10, "bookworm"
 // 3.7. It is made on first use, which takes a minute, and then kept in the
-// user's cache folder. Tests only read it, so several may use it at once.
+// user's cache folder. Tests only read it, so several may use it at once. Other
+// packages may be in it too.
 //
 // Call it before [InNamespace]: inside there is no network.
-func Root(t testing.TB, suite string) string {
+func Root(t testing.TB, suite string, packages ...string) string {
 	t.Helper()
 	skip := func(why string) { t.Skipf("lab: no Debian package postfix of %s: %s", suite, why) }
 	if os.Getenv("TLSRPT_TEST_POSTFIX") == "0" {
@@ -48,7 +50,7 @@ func Root(t testing.TB, suite string) string {
 		}
 		cache = filepath.Join(user, "tlsrpt-agent")
 	}
-	dir, err := filepath.Abs(filepath.Join(cache, "roots", suite))
+	dir, err := filepath.Abs(filepath.Join(cache, "roots", rootName(suite, packages)))
 	check(t, err)
 	check(t, os.MkdirAll(filepath.Dir(dir), 0o755))
 	defer lock(t, dir+".lock")()
@@ -63,8 +65,16 @@ func Root(t testing.TB, suite string) string {
 	if _, err := exec.LookPath("debootstrap"); err != nil {
 		install(t, "debootstrap")
 	}
-	debootstrap(t, suite, dir, mirror)
+	debootstrap(t, suite, dir, mirror, packages)
 	return dir
+}
+
+// rootName is short: the path of a socket within the root is limited.
+func rootName(suite string, packages []string) string {
+	if len(packages) == 0 {
+		return suite
+	}
+	return fmt.Sprintf("%s-%08x", suite, crc32.ChecksumIEEE([]byte(strings.Join(packages, ","))))
 }
 
 func check(t testing.TB, err error) {
@@ -182,7 +192,7 @@ func install(t testing.TB, name string) {
 }
 
 // debootstrap makes dir, whole or not at all.
-func debootstrap(t testing.TB, suite, dir, mirror string) {
+func debootstrap(t testing.TB, suite, dir, mirror string, packages []string) {
 	t.Helper()
 	partial := dir + ".partial"
 	check(t, os.RemoveAll(partial))
@@ -190,6 +200,7 @@ func debootstrap(t testing.TB, suite, dir, mirror string) {
 	if slices.Contains([]string{"bullseye", "bookworm"}, suite) {
 		include = "postfix"
 	}
+	include = strings.Join(append([]string{include}, packages...), ",")
 	args := []string{"--variant=minbase", "--include=" + include, suite, partial, mirror}
 	// An old debootstrap has no script for a new release; it is made as sid is.
 	const scripts = "/usr/share/debootstrap/scripts/"

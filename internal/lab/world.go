@@ -3,13 +3,16 @@
 package lab
 
 import (
+	"bytes"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -151,4 +154,26 @@ func (w *World) CAPool() *x509.CertPool {
 	pool := x509.NewCertPool()
 	pool.AddCert(w.ca.cert)
 	return pool
+}
+
+// StartProgram starts a program in the world's root, with files in the lab's
+// folder, which it sees as /lab. It ends with the test.
+func (w *World) StartProgram(files map[string]string, env []string, name string, args ...string) {
+	w.t.Helper()
+	for file, text := range files {
+		check(w.t, os.WriteFile(filepath.Join(w.dir, file), []byte(text), 0o644))
+	}
+	cmd := exec.Command(name, args...)
+	cmd.Dir, cmd.Env = "/", append(os.Environ(), env...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: filepath.Dir(w.dir)} // it ends with the namespace at the latest
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	check(w.t, cmd.Start())
+	w.t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait() // it was killed
+		if w.t.Failed() {
+			w.t.Logf("lab: what %s said:\n%s", name, out.Bytes())
+		}
+	})
 }

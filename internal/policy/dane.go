@@ -27,6 +27,10 @@ type Resolver interface {
 	// that says how sure that is, or temporary.
 	Lookup(ctx context.Context, name string, qtype uint16) (resolve.Answer, error)
 
+	// Bogus reports whether the answer fails validation by DNSSEC, and no more than
+	// that is wrong.
+	Bogus(ctx context.Context, name string, qtype uint16) bool
+
 	// LookupNetIP takes "ip", "ip4" or "ip6" and a host name.
 	LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error)
 }
@@ -78,8 +82,11 @@ func lookupMX(ctx context.Context, r Resolver, domain string) (mxSet, error) {
 	return set, nil
 }
 
+// errBogus means that what a host published for DANE fails validation.
+var errBogus = errors.New("policy: TLSA records that fail validation by DNSSEC")
+
 // lookupTLSA is what host published for DANE on port 25, or nil. Half is left to
-// who knows the MX record. The error is temporary.
+// who knows the MX record. The error is temporary, and may be errBogus.
 func lookupTLSA(ctx context.Context, r Resolver, host string) (*TLSA, time.Duration, error) {
 	addr, err := lookupAddress(ctx, r, host)
 	ttl := addr.TTL
@@ -95,8 +102,12 @@ func lookupTLSA(ctx context.Context, r Resolver, host string) (*TLSA, time.Durat
 		bases = []string{end, host} // RFC 7672, section 2.2.3
 	}
 	for _, base := range bases {
-		a, err := r.Lookup(ctx, "_25._tcp."+base, dns.TypeTLSA)
+		name := "_25._tcp." + base
+		a, err := r.Lookup(ctx, name, dns.TypeTLSA)
 		if resolve.IsTemporary(err) {
+			if r.Bogus(ctx, name, dns.TypeTLSA) {
+				err = fmt.Errorf("%w: %w", errBogus, err)
+			}
 			return nil, 0, err
 		}
 		ttl = min(ttl, a.TTL)

@@ -138,6 +138,24 @@ func TestLookupTLSABroken(t *testing.T) {
 	}
 }
 
+// TLSA records that fail validation are told from a name server that fails.
+func TestBogus(t *testing.T) {
+	z := daneWorld(t)
+	z.forge("_25._tcp.mail.example.net.")
+	z.fail("_25._tcp.plain.example.net.", true)
+	f := start(t, Options{Resolver: z.resolver(), DANE: true})
+	for mx, want := range map[string]bool{"mail.example.net": true, "plain.example.net": false, "six.example.net": false} {
+		f.Find("example.net", mx)
+		if err := f.Wait(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		a, err := f.Find("example.net", mx)
+		if a.Bogus != want || errors.Is(err, ErrUnknown) != (mx != "six.example.net") {
+			t.Errorf("%s: bogus %t, %v", mx, a.Bogus, err)
+		}
+	}
+}
+
 func TestUnusableRecords(t *testing.T) {
 	for _, c := range []struct {
 		records, strings []string

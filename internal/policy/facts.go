@@ -26,6 +26,10 @@ type Answer struct {
 	// policy has Postfix use that one.
 	Policy schema.Policy
 
+	// Bogus says that the host's TLSA records fail validation by DNSSEC. The error
+	// is ErrUnknown then: an MTA that enforces DANE does not deliver.
+	Bogus bool
+
 	TLSA *TLSA // nil: none, or DANE is not looked for, or the host is no MX of the domain
 	STS  *STS  // nil: none, or its mode is none, or MTA-STS is not looked for
 
@@ -106,6 +110,7 @@ func (d *domainFacts) answer(host string, h *hostFacts) (Answer, error) {
 	case d.dane && d.mxErr != nil:
 		return a, unknown(d.mxErr)
 	case h != nil && h.err != nil:
+		a.Bogus = errors.Is(h.err, errBogus)
 		return a, unknown(h.err)
 	case a.TLSA != nil && a.TLSA.Usable && !a.TLSA.Half:
 		a.Policy = a.TLSA.Policy
@@ -158,17 +163,41 @@ func (f *Finder) lookupPolicies(ctx context.Context, d *domainFacts) time.Durati
 	d.dane = f.dane
 	ttl := keepFor(d.mx.ttl, d.mxErr)
 	switch {
+	case f.daemon != nil && f.sts:
+		ttl = min(ttl, f.askDaemon(ctx, d))
+		if d.err == nil {
+			ttl = min(ttl, f.lookupText(ctx, d))
+		}
 	case f.daemon != nil:
 		ttl = min(ttl, f.askDaemon(ctx, d))
 	case f.sts:
-		var stsTTL time.Duration
-		stsTTL, d.stErr = f.lookupSTS(ctx, d.domain, d.record, &d.sts)
-		now := time.Now()
-		d.policy = d.sts.current(now)
-		ttl = min(ttl, keepFor(stsTTL, d.stErr))
-		if next := d.sts.next(); !next.IsZero() {
-			ttl = min(ttl, next.Sub(now))
-		}
+		ttl = min(ttl, f.lookupOwn(ctx, d))
+	}
+	return ttl
+}
+
+// lookupOwn looks up the MTA-STS policy of d, and returns how long it holds.
+func (f *Finder) lookupOwn(ctx context.Context, d *domainFacts) (ttl time.Duration) {
+	ttl, d.stErr = f.lookupSTS(ctx, d.domain, d.record, &d.sts)
+	now := time.Now()
+	d.policy = d.sts.current(now)
+	ttl = keepFor(ttl, d.stErr)
+	if next := d.sts.next(); !next.IsZero() {
+		ttl = min(ttl, next.Sub(now))
+	}
+	return ttl
+}
+
+// lookupText is lookupOwn where a policy daemon says whether an MTA-STS policy
+// applied. Not every daemon says which one that was.
+func (f *Finder) lookupText(ctx context.Context, d *domainFacts) time.Duration {
+	named := d.policy
+	ttl := f.lookupOwn(ctx, d)
+	switch {
+	case named != nil || d.daemon.level != "secure":
+		d.policy, d.stErr = named, nil
+	case d.policy != nil && d.policy.Mode != Enforce:
+		d.policy = nil // it was enforced when the daemon fetched it
 	}
 	return ttl
 }

@@ -61,8 +61,10 @@ type Options struct {
 	// MTASTS says that this MTA enforces MTA-STS.
 	MTASTS bool
 
-	// Socketmap is asked in place of DNS and HTTPS for MTA-STS, and may say that
-	// DANE applies: it is what Postfix itself asks. Nil means none.
+	// Socketmap is asked whether MTA-STS applies, and may say that DANE does: it is
+	// what Postfix itself asks. With MTASTS policies are looked up too, for their
+	// text where the daemon does not tell it, and to report what cannot be
+	// fetched. Nil means none.
 	Socketmap *Socketmap
 
 	// AllowPrivate lets policies be fetched from private addresses. For tests.

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -170,7 +171,7 @@ func TestFindByDaemon(t *testing.T) {
 		mu.Lock()
 		answer = c.answer
 		mu.Unlock()
-		f := start(t, Options{Resolver: z.resolver(), DANE: true, MTASTS: true, Socketmap: daemon})
+		f := start(t, Options{Resolver: z.resolver(), DANE: true, Socketmap: daemon})
 		a, err := find(t, f, "example.net", c.mx)
 		if !errors.Is(err, c.err) || err == nil && a.Policy.Type != c.want {
 			t.Errorf("%q, %s: %s, %v; want %q, %v", c.answer, c.mx, a.Policy.Text(), err, c.want, c.err)
@@ -178,6 +179,39 @@ func TestFindByDaemon(t *testing.T) {
 	}
 	if n := z.asked("_mta-sts.example.net. TXT"); n != 0 {
 		t.Errorf("%d look-ups of MTA-STS: the daemon knows better", n)
+	}
+}
+
+// Where a daemon says that a policy applied, and not which, its text is fetched.
+func TestTextBesideDaemon(t *testing.T) {
+	testing := strings.Replace(policyText, "enforce", "testing", 1)
+	for name, c := range map[string]struct {
+		answer, served string
+		want           string // policy type and number of lines, or an error
+		fetch          bool   // whether a failed fetch is reported
+	}{
+		"bare":                   {"OK secure match=mail.example.com", policyText, "sts 5", false},
+		"with its own":           {"OK " + stsAnswer, testing, "sts 5", false},
+		"none":                   {"NOTFOUND ", policyText, "no-policy-found 0", false},
+		"DANE":                   {"OK dane-only", policyText, "unknown", false},
+		"tested by now":          {"OK secure match=mail.example.com", testing, "no-policy-found 0", false},
+		"cannot be fetched":      {"OK secure match=mail.example.com", "", "no-policy-found 0", true},
+		"nor can one of nothing": {"NOTFOUND ", "", "no-policy-found 0", true},
+	} {
+		w := newSTSWorld(t, says(c.served))
+		daemon := serveSocketmap(t, "QUERYwithTLSRPT", func(string) string { return c.answer })
+		o := w.options()
+		o.Socketmap = daemon
+		var reported atomic.Int64
+		o.Report = func(schema.Session) { reported.Add(1) }
+		a, err := find(t, start(t, o), "example.com", "mail.example.com")
+		got := fmt.Sprint(a.Policy.Type, " ", len(a.Policy.Strings))
+		if errors.Is(err, ErrUnknown) {
+			got = "unknown"
+		}
+		if got != c.want || (reported.Load() == 1) != c.fetch {
+			t.Errorf("%s: %s, %v, %d failures reported; want %s", name, got, err, reported.Load(), c.want)
+		}
 	}
 }
 

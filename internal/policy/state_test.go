@@ -64,6 +64,8 @@ func (d *fakeDNS) Lookup(ctx context.Context, name string, qtype uint16) (resolv
 	return a, resolve.ErrNotFound
 }
 
+func (d *fakeDNS) Bogus(context.Context, string, uint16) bool { return false }
+
 func (d *fakeDNS) LookupNetIP(context.Context, string, string) ([]netip.Addr, error) {
 	return nil, resolve.ErrNotFound
 }

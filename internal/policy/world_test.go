@@ -37,13 +37,14 @@ type nameServer struct {
 	records map[string][]dns.RR // by name
 	signed  []string            // names that end so get the AD bit, but for "!name"
 	broken  map[string]bool     // names that get SERVFAIL
+	bogus   map[string]bool     // names that get it unless the query has the CD bit
 	queries map[string]int      // by "name TYPE"
 }
 
 // serveDNS starts a name server. Names under "example.net." are signed.
 func serveDNS(t *testing.T, records ...string) *nameServer {
 	t.Helper()
-	z := &nameServer{records: map[string][]dns.RR{}, signed: []string{"example.net."}, broken: map[string]bool{}, queries: map[string]int{}}
+	z := &nameServer{records: map[string][]dns.RR{}, signed: []string{"example.net."}, broken: map[string]bool{}, bogus: map[string]bool{}, queries: map[string]int{}}
 	z.set(t, records...)
 	pc, l := listenBoth(t)
 	z.addr = pc.LocalAddr().String()
@@ -109,6 +110,13 @@ func (z *nameServer) fail(name string, broken bool) {
 	z.broken[name] = broken
 }
 
+// forge has a name fail validation.
+func (z *nameServer) forge(name string) {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	z.bogus[name] = true
+}
+
 func (z *nameServer) asked(question string) int {
 	z.mu.Lock()
 	defer z.mu.Unlock()
@@ -141,7 +149,7 @@ func (z *nameServer) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
 	if len(rrs) == 0 {
 		m.Rcode = dns.RcodeNameError
 	}
-	if z.broken[name] {
+	if z.broken[name] || z.bogus[name] && !q.CheckingDisabled {
 		m = new(dns.Msg).SetRcode(q, dns.RcodeServerFailure)
 	}
 	w.WriteMsg(m)
