@@ -15,7 +15,8 @@ type clock struct {
 	minute   [len("Jan _2 15:04")]byte // if it had no year
 	minuteAt int64                     // when that was; 0: not to be used again
 	full     [len(fullMinute)]byte
-	fullAt   int64 // when that was where clocks show UTC; 0: not to be used again
+	offset   string // that went with full
+	fullAt   int64  // when that was; 0: not to be used again
 }
 
 const (
@@ -46,21 +47,26 @@ func (c *clock) read(b []byte) (at int64, rest []byte, ok bool) {
 	return at, rest, ok
 }
 
-// readFull is readRFC3339, and remembers the minute.
+// readFull is readRFC3339, and remembers the minute and the offset.
 func (c *clock) readFull(b []byte) (int64, []byte, bool) {
-	if len(b) < len(fullMinute) {
-		return 0, nil, false
-	}
-	if c.fullAt == 0 || string(b[:len(fullMinute)]) != string(c.full[:]) {
-		minute, ok := readFullMinute(b)
-		if !ok {
-			return 0, nil, false
+	if c.fullAt != 0 && len(b) >= len(c.full)+2 && string(b[:len(c.full)]) == string(c.full[:]) {
+		s, ok := twoDigits(b[len(c.full):], 60)
+		fraction, rest := readFraction(b[len(c.full)+2:])
+		if ok && hasPrefix(rest, c.offset) {
+			return c.fullAt + s*second + fraction, rest[len(c.offset):], true
 		}
-		copy(c.full[:], b)
-		c.fullAt = minute
 	}
-	at, rest, ok := readSeconds(b[len(fullMinute):])
-	return c.fullAt + at, rest, ok
+	at, rest, ok := readRFC3339(b)
+	if ok {
+		s, _ := twoDigits(b[len(c.full):], 60)
+		fraction, offset := readFraction(b[len(c.full)+2:])
+		copy(c.full[:], b)
+		c.fullAt = at - s*second - fraction
+		if offset = offset[:len(offset)-len(rest)]; string(offset) != c.offset {
+			c.offset = string(offset)
+		}
+	}
+	return at, rest, ok
 }
 
 const fullMinute = "2006-01-02T15:04:"

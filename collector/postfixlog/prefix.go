@@ -55,7 +55,8 @@ func hasPrefix(b []byte, s string) bool { return len(b) >= len(s) && string(b[:l
 type entry struct {
 	at      int64 // nanoseconds
 	program program
-	key     []byte // "host tag[pid": what one process is known by
+	key     []byte   // "host tag[pid": what one process is known by
+	process *process // that the key is of; nil: not looked up yet
 	message []byte
 }
 
@@ -128,13 +129,14 @@ func (p *Parser) plainLine(b []byte, at int64) {
 	if start > i {
 		return
 	}
-	start += hostStart(b[start:i])
-	p.entry(entry{
-		at:      at,
-		program: prog,
-		key:     b[start : i+1+pid],
-		message: message,
-	})
+	e := entry{at: at, program: prog, message: message}
+	end := i + 1 + pid
+	if e.process = p.busyProcess(b[start:end]); e.process != nil {
+		e.key = b[end-len(e.process.key) : end]
+	} else {
+		e.key = b[start+hostStart(b[start:i]) : end]
+	}
+	p.entry(e)
 }
 
 // hostStart is where the name of the host begins in what is between time and
