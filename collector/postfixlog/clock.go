@@ -108,13 +108,16 @@ func readFraction(b []byte) (int64, []byte) {
 	if len(b) == 0 || b[0] != '.' {
 		return 0, b
 	}
-	n, i := int64(0), 1
-	for ; i < len(b) && b[i]-'0' < 10; i++ {
-		if i < len(units) {
-			n = n*10 + int64(b[i]-'0')
-		}
+	b = b[1:]
+	n, i := int64(0), 0
+	for ; i < len(b) && b[i]-'0' < 10 && i < len(units)-1; i++ {
+		n = n*10 + int64(b[i]-'0')
 	}
-	return n * units[min(i, len(units))-1], b[i:]
+	n *= units[i]
+	for i < len(b) && b[i]-'0' < 10 {
+		i++ // less than a nanosecond
+	}
+	return n, b[i:]
 }
 
 // units is how many nanoseconds the last of so many digits counts.
