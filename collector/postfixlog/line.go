@@ -12,6 +12,7 @@ func (p *Parser) entry(e entry) {
 	if e.at >= p.sweepAt {
 		if p.sweepAt != 0 {
 			p.sweep(e.at)
+			e.process = nil // it may have been forgotten
 		}
 		p.sweepAt = e.at + sweepEvery
 	}

@@ -106,3 +106,18 @@ func TestPlain(t *testing.T) {
 		checkPlain(t, asDocker(log))
 	}
 }
+
+// TestPlainAfterSilence: a process that was forgotten as idle, at its own next
+// line, has its session all the same.
+func TestPlainAfterSilence(t *testing.T) {
+	var log []byte
+	for _, minute := range []int{0, 1, 30, 31, 50} {
+		log = fmt.Appendf(log, "2026-11-23T10:%02d:00.5+01:00 out postfix/smtp[1234]: Trusted TLS connection established to mx.example.com[192.0.2.1]:25: x\n", minute)
+		log = fmt.Appendf(log, "2026-11-23T10:%02d:01.5+01:00 out postfix/smtp[1234]: 4jY1xQ00Dlz%02d7y: to=<bob@example.com>, relay=mx.example.com[192.0.2.1]:25, "+
+			"delay=0.1, delays=0/0/0.09/0.04, dsn=2.0.0, status=sent (250 ok)\n", minute, minute)
+	}
+	checkPlain(t, log)
+	if all, _ := parseAll(Options{}, log); len(kept(all)) != 5 || kept(all)[2].Outcome != Trusted {
+		t.Errorf("%q", texts(all))
+	}
+}
