@@ -11,8 +11,12 @@ type clock struct {
 	latest   func() time.Time
 	last     int64 // time of the line before, 0 before the first
 
-	minute   [len("Jan _2 15:04")]byte // of the line before, if it had no year
+	// What the line before said: most lines are of the same minute.
+	minute   [len("Jan _2 15:04")]byte // if it had no year
 	minuteAt int64                     // when that was; 0: not to be used again
+	full     [len(fullMinute)]byte
+	offset   string // that went with full
+	fullAt   int64  // when that was; 0: not to be used again
 }
 
 const (
@@ -28,7 +32,7 @@ func (c *clock) read(b []byte) (at int64, rest []byte, ok bool) {
 	case len(b) < len("Jan _2 15:04:05 "):
 		return 0, nil, false
 	case b[0]-'0' < 10:
-		at, rest, ok = readRFC3339(b)
+		at, rest, ok = c.readFull(b)
 		if ok = ok && len(rest) > 0 && rest[0] == ' '; ok {
 			rest = rest[1:]
 		}
@@ -43,20 +47,60 @@ func (c *clock) read(b []byte) (at int64, rest []byte, ok bool) {
 	return at, rest, ok
 }
 
+// readFull is readRFC3339, and remembers the minute and the offset.
+func (c *clock) readFull(b []byte) (int64, []byte, bool) {
+	if c.fullAt != 0 && len(b) >= len(c.full)+2 && string(b[:len(c.full)]) == string(c.full[:]) {
+		s, ok := twoDigits(b[len(c.full):], 60)
+		fraction, rest := readFraction(b[len(c.full)+2:])
+		if ok && hasPrefix(rest, c.offset) {
+			return c.fullAt + s*second + fraction, rest[len(c.offset):], true
+		}
+	}
+	at, rest, ok := readRFC3339(b)
+	if ok {
+		s, _ := twoDigits(b[len(c.full):], 60)
+		fraction, offset := readFraction(b[len(c.full)+2:])
+		copy(c.full[:], b)
+		c.fullAt = at - s*second - fraction
+		if offset = offset[:len(offset)-len(rest)]; string(offset) != c.offset {
+			c.offset = string(offset)
+		}
+	}
+	return at, rest, ok
+}
+
+const fullMinute = "2006-01-02T15:04:"
+
 // readRFC3339 reads "2026-11-23T10:25:45.944278+00:00".
 func readRFC3339(b []byte) (int64, []byte, bool) {
-	const seconds = len("2006-01-02T15:04:05")
-	if len(b) <= seconds || b[10] != 'T' {
+	minute, ok := readFullMinute(b)
+	if !ok {
 		return 0, nil, false
 	}
-	d, ok := readDate(b)
-	t, ok2 := readTimeOfDay(b[11:])
-	if !ok || !ok2 {
+	at, rest, ok := readSeconds(b[len(fullMinute):])
+	return minute + at, rest, ok
+}
+
+// readFullMinute reads "2026-11-23T10:25:" as if clocks showed UTC.
+func readFullMinute(b []byte) (int64, bool) {
+	if len(b) < len(fullMinute) || b[10] != 'T' || b[13] != ':' || b[16] != ':' {
+		return 0, false
+	}
+	d, ok1 := readDate(b)
+	h, ok2 := twoDigits(b[11:], 23)
+	m, ok3 := twoDigits(b[14:], 59)
+	return d*day + (h*3600+m*60)*second, ok1 && ok2 && ok3
+}
+
+// readSeconds reads "45.944278+00:00": what is to be added to the minute.
+func readSeconds(b []byte) (int64, []byte, bool) {
+	s, ok := twoDigits(b, 60)
+	if !ok {
 		return 0, nil, false
 	}
-	fraction, b := readFraction(b[seconds:])
+	fraction, b := readFraction(b[2:])
 	offset, b, ok := readOffset(b)
-	return d*day + (t-offset)*second + fraction, b, ok
+	return (s-offset)*second + fraction, b, ok
 }
 
 // readFraction reads ".944278" as nanoseconds; without a dot it is 0.
@@ -64,13 +108,20 @@ func readFraction(b []byte) (int64, []byte) {
 	if len(b) == 0 || b[0] != '.' {
 		return 0, b
 	}
-	n, unit, i := int64(0), second, 1
-	for ; i < len(b) && b[i]-'0' < 10; i++ {
-		unit /= 10
-		n += int64(b[i]-'0') * unit
+	b = b[1:]
+	n, i := int64(0), 0
+	for ; i < len(b) && b[i]-'0' < 10 && i < len(units)-1; i++ {
+		n = n*10 + int64(b[i]-'0')
+	}
+	n *= units[i]
+	for i < len(b) && b[i]-'0' < 10 {
+		i++ // less than a nanosecond
 	}
 	return n, b[i:]
 }
+
+// units is how many nanoseconds the last of so many digits counts.
+var units = [...]int64{1e9, 1e8, 1e7, 1e6, 1e5, 1e4, 1e3, 1e2, 10, 1}
 
 // readOffset reads "Z", "+01:00" or "+0100" as seconds.
 func readOffset(b []byte) (int64, []byte, bool) {

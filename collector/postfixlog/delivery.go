@@ -162,8 +162,10 @@ func (p *Parser) settle(c *process, at int64, peer *peer, d delivery, e end) {
 		return
 	}
 	t.closed, t.delays = true, d.delays
-	level, actual, _ := readTLS(d.tls)
-	t.level, t.actual = p.names.text(level), p.names.text(actual)
+	if len(d.tls) > 0 {
+		level, actual, _ := readTLS(d.tls)
+		t.level, t.actual = p.names.text(level), p.names.text(actual)
+	}
 }
 
 // settleHandshake ends an attempt whose handshake failed. In tlsproxy mode this
@@ -374,7 +376,7 @@ func (p *Parser) giveUp(c *process, why Drop) {
 	for i := range c.tries {
 		p.dropUntold(c, &c.tries[i], why)
 	}
-	*c = process{key: c.key, program: c.program, host: c.host, instance: c.instance, mta: c.mta, logged: c.logged, seen: c.seen}
+	*c = process{key: c.key, twoWords: c.twoWords, program: c.program, host: c.host, instance: c.instance, mta: c.mta, logged: c.logged, seen: c.seen}
 }
 
 // idle reports whether nothing of c is waiting, nor has been of late. More

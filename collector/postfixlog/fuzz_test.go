@@ -79,6 +79,7 @@ func checkLog(t *testing.T, log []byte) {
 			t.Fatalf("incomplete: %+v", s)
 		}
 	}
+	checkPlain(t, log)
 	ways := map[string]func(int) bool{"each": func(int) bool { return true }, "odd": func(n int) bool { return n%2 == 1 }}
 	for name, cut := range ways {
 		if got := texts(piecesWith(o, log, cut)); !slices.Equal(got, texts(all)) {

@@ -19,17 +19,19 @@ type jsonLine struct {
 }
 
 // jsonLine reads a line of journalctl -o json, of rsyslog, or of docker's
-// json-file driver. depth is 1 within a line of docker's, which is in a scratch
-// of depth 0, and 0 elsewhere.
-func (p *Parser) jsonLine(b []byte, depth int) {
-	j := &p.json[depth]
+// json-file driver.
+func (p *Parser) jsonLine(b []byte, in wrapping) {
+	j := &p.json[0]
+	if in.is {
+		j = &p.json[1] // b may be in the scratch of the other one
+	}
 	*j = jsonLine{scratch: j.scratch[:0]}
 	if !j.read(b) {
 		return
 	}
 	switch {
-	case j.log != nil && depth == 0:
-		p.wrapped(bytes.TrimRight(j.log, "\n"), j.time)
+	case j.log != nil && !in.is:
+		p.line(bytes.TrimRight(j.log, "\n"), wrapping{true, j.time})
 	case j.realtime != nil:
 		us, err := strconv.ParseInt(string(j.realtime), 10, 64)
 		if err != nil || us < 0 || us > 1<<62/1000 {

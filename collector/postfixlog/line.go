@@ -12,6 +12,7 @@ func (p *Parser) entry(e entry) {
 	if e.at >= p.sweepAt {
 		if p.sweepAt != 0 {
 			p.sweep(e.at)
+			e.process = nil // it may have been forgotten
 		}
 		p.sweepAt = e.at + sweepEvery
 	}
@@ -352,24 +353,26 @@ func (p *Parser) hostLine(c *process, at int64, m []byte) {
 // any letters and digits.
 func cutQueueID(m []byte) (id, text []byte, ok bool) {
 	const shortest, longest = 5, 24
-	for i, c := range m {
-		switch {
-		case c-'0' < 10 || c|0x20-'a' < 26:
-			if i >= longest {
-				return nil, nil, false
-			}
-		case c == ':':
-			ok := i >= shortest && i+1 < len(m) && m[i+1] == ' '
-			if !ok {
-				return nil, nil, false
-			}
-			return m[:i], m[i+2:], true
-		default:
+	i := bytes.IndexByte(m[:min(len(m), longest+1)], ':')
+	if i < shortest || i+1 >= len(m) || m[i+1] != ' ' {
+		return nil, nil, false
+	}
+	for _, c := range m[:i] {
+		if !alphanumeric[c] {
 			return nil, nil, false
 		}
 	}
-	return nil, nil, false
+	return m[:i], m[i+2:], true
 }
+
+// alphanumeric holds for letters and digits: a table, as each byte of each queue
+// id is looked at.
+var alphanumeric = func() (is [256]bool) {
+	for _, c := range []byte("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz") {
+		is[c] = true
+	}
+	return is
+}()
 
 // queueLine reads a line about a message.
 func (p *Parser) queueLine(c *process, at int64, id, text []byte) {

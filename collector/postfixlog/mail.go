@@ -1,5 +1,10 @@
 package postfixlog
 
+import (
+	"bytes"
+	"slices"
+)
+
 // ownMessageID is how the Message-ID of each report of ours begins.
 const ownMessageID = "tlsrpt."
 
@@ -81,21 +86,28 @@ func (p *Parser) isOwnSender(text []byte) bool {
 	if len(p.senders) == 0 {
 		return false
 	}
-	sender, ok := cut(text, "from=<")
+	text, ok := cut(text, "from=<")
 	if !ok {
 		return false
 	}
-	p.lower = p.lower[:0]
-	for _, c := range sender {
-		switch {
-		case c == '>':
-			return p.senders[string(p.lower)]
-		case c-'A' < 26:
+	end := bytes.IndexByte(text, '>')
+	return end >= 0 && slices.ContainsFunc(p.senders, func(s string) bool { return isLowered(text[:end], s) })
+}
+
+// isLowered reports whether b in lower case is s.
+func isLowered(b []byte, s string) bool {
+	if len(b) != len(s) {
+		return false
+	}
+	for i, c := range b {
+		if c-'A' < 26 {
 			c |= 0x20
 		}
-		p.lower = append(p.lower, c)
+		if c != s[i] {
+			return false
+		}
 	}
-	return false
+	return true
 }
 
 func isOwnMessageID(text []byte) bool { return hasPrefix(text, "message-id=<"+ownMessageID) }

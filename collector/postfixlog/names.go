@@ -11,16 +11,13 @@ import (
 // names keeps what was made of names that come again and again, so that a line
 // costs no allocation. It is a cache: to forget it changes nothing.
 type names struct {
-	texts   map[string]string
-	domains map[string]string
-	peers   map[string]*peer
+	texts   table[string]
+	domains table[string]
+	peers   table[*peer]
 }
 
-// maxNames bounds each table: about 10 MB.
-const maxNames = 1 << 16
-
 func newNames() names {
-	return names{make(map[string]string), make(map[string]string), make(map[string]*peer)}
+	return names{newTable[string](), newTable[string](), newTable[*peer]()}
 }
 
 // text is b as a string.
@@ -28,31 +25,27 @@ func (n *names) text(b []byte) string {
 	if len(b) == 0 {
 		return ""
 	}
-	if s, ok := n.texts[string(b)]; ok {
+	h := n.texts.hash(b)
+	if s, ok := n.texts.find(h, b); ok {
 		return s
 	}
-	if len(n.texts) >= maxNames {
-		clear(n.texts)
-	}
 	s := string(b)
-	n.texts[s] = s
+	n.texts.add(h, s, s)
 	return s
 }
 
 // domain is the canonical form of the domain b, "" if it is none.
 func (n *names) domain(b []byte) string {
-	if d, ok := n.domains[string(b)]; ok {
+	h := n.domains.hash(b)
+	if d, ok := n.domains.find(h, b); ok {
 		return d
-	}
-	if len(n.domains) >= maxNames {
-		clear(n.domains)
 	}
 	raw := string(b)
 	d, err := schema.ParseDomain(raw)
 	if err != nil {
 		d = ""
 	}
-	n.domains[raw] = d
+	n.domains.add(h, raw, d)
 	return d
 }
 
@@ -75,7 +68,10 @@ func (n *names) domainAt(at *peer, b []byte) string {
 		return n.domain(b)
 	}
 	if at.logged != string(b) || at.logged == "" {
-		at.logged, at.domain = n.text(b), n.domain(b)
+		at.domain = n.domain(b)
+		if at.logged = at.domain; at.domain != string(b) {
+			at.logged = n.text(b)
+		}
 	}
 	return at.domain
 }
@@ -87,14 +83,16 @@ func (a *peer) same(b *peer) bool {
 
 // peer reads "host[address]:port" or "host[address]", nil if b is neither.
 func (n *names) peer(b []byte) *peer {
-	if p, ok := n.peers[string(b)]; ok {
+	if len(b) == 0 {
+		return nil
+	}
+	h := n.peers.hash(b)
+	if p, ok := n.peers.find(h, b); ok {
 		return p
 	}
-	if len(n.peers) >= maxNames {
-		clear(n.peers)
-	}
-	p := parsePeer(string(b))
-	n.peers[string(b)] = p
+	raw := string(b)
+	p := parsePeer(raw)
+	n.peers.add(h, raw, p)
 	return p
 }
 

@@ -47,7 +47,7 @@ type Parser struct {
 	options  Options
 	anyone   bool // options.Instance is "*"
 	location *time.Location
-	senders  map[string]bool
+	senders  []string // in lower case
 
 	clock     clock
 	names     names
@@ -62,13 +62,12 @@ type Parser struct {
 	session Session // what emit is given
 	json    [2]jsonLine
 	key     []byte // scratch: the key of a process
-	lower   []byte // scratch: a sender
 	stats   Stats
 }
 
 // NewParser is a parser that has seen nothing.
 func NewParser(o Options) *Parser {
-	p := &Parser{options: o, location: o.Location, senders: make(map[string]bool)}
+	p := &Parser{options: o, location: o.Location}
 	if p.options.Instance == "" {
 		p.options.Instance = "postfix"
 	}
@@ -80,7 +79,7 @@ func NewParser(o Options) *Parser {
 		p.options.Latest = time.Now
 	}
 	for _, s := range o.Senders {
-		p.senders[strings.ToLower(s)] = true
+		p.senders = append(p.senders, strings.ToLower(s))
 	}
 	p.stats.Dropped = make(map[Drop]int64)
 	p.stats.NativeLost = make(map[string]int64)
@@ -112,7 +111,7 @@ func (p *Parser) Parse(chunk []byte, emit func(*Session)) {
 			chunk = nil
 		}
 		p.stats.Lines++
-		p.line(line)
+		p.line(line, wrapping{})
 	}
 	p.emit = nil
 }

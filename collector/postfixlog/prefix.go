@@ -55,13 +55,21 @@ func hasPrefix(b []byte, s string) bool { return len(b) >= len(s) && string(b[:l
 type entry struct {
 	at      int64 // nanoseconds
 	program program
-	key     []byte // "host tag[pid": what one process is known by
+	key     []byte   // "host tag[pid": what one process is known by
+	process *process // that the key is of; nil: not looked up yet
 	message []byte
+}
+
+// wrapping is the line of a container runtime, as far as it matters to the line
+// that it holds.
+type wrapping struct {
+	is   bool
+	time []byte // nil: it has none
 }
 
 // line reads one line, whatever its format. Each kind of prefix shows by its
 // first byte.
-func (p *Parser) line(b []byte) {
+func (p *Parser) line(b []byte, in wrapping) {
 	if n := len(b); n > 0 && b[n-1] == '\r' {
 		b = b[:n-1]
 	}
@@ -70,15 +78,19 @@ func (p *Parser) line(b []byte) {
 	}
 	switch c := b[0]; {
 	case c == '{':
-		p.jsonLine(b, 0)
+		p.jsonLine(b, in)
 	case c == '<':
 		p.priorityLine(b)
 	case c-'0' < 10:
-		if inner, outer, ok := unwrapCRI(b); ok {
-			p.wrapped(inner, outer)
+		if inner, outer, ok := unwrapCRI(b); ok && !in.is {
+			p.line(inner, outer)
 			return
 		}
 		p.plainLine(b, 0)
+	case in.is && monthOf(b) != 0:
+		// The line says no year, the container runtime does.
+		at, _, _ := readRFC3339(in.time)
+		p.plainLine(b, at)
 	default:
 		p.plainLine(b, 0)
 	}
@@ -117,13 +129,14 @@ func (p *Parser) plainLine(b []byte, at int64) {
 	if start > i {
 		return
 	}
-	start += hostStart(b[start:i])
-	p.entry(entry{
-		at:      at,
-		program: prog,
-		key:     b[start : i+1+pid],
-		message: message,
-	})
+	e := entry{at: at, program: prog, message: message}
+	end := i + 1 + pid
+	if e.process = p.busyProcess(b[start:end]); e.process != nil {
+		e.key = b[end-len(e.process.key) : end]
+	} else {
+		e.key = b[start+hostStart(b[start:i]) : end]
+	}
+	p.entry(e)
 }
 
 // hostStart is where the name of the host begins in what is between time and
@@ -142,23 +155,34 @@ func pidLength(b []byte) (int, bool) {
 	return n, n > 0 && n <= 10 && hasPrefix(b[n:], "]: ")
 }
 
-// matters reports whether a message of a program that is no client may matter.
-// It spares most lines of qmgr and cleanup the rest of the work.
+// matters reports whether a message may matter. All of clients do. Most of qmgr
+// and cleanup do not, and are known by the text after the queue id.
 func (p *Parser) matters(prog program, m []byte) bool {
 	switch prog {
 	case qmgr:
 		if hasSuffix(m, ": removed") {
 			return len(p.own.ids) > 0 || isShort(m[:len(m)-len(": removed")])
 		}
-		_, text, ok := cutQueueID(m)
-		return ok && p.isOwnSender(text)
+		return p.isOwnSender(afterColon(m)) && hasQueueID(m)
 	case cleanup:
-		_, text, ok := cutQueueID(m)
-		return ok && isOwnMessageID(text)
+		return isOwnMessageID(afterColon(m)) && hasQueueID(m)
 	case master:
 		return isStart(m)
 	}
 	return true
+}
+
+// afterColon is what comes after the first ": ", nil if that is not there.
+func afterColon(m []byte) []byte {
+	if i := bytes.IndexByte(m, ':'); i >= 0 && i+1 < len(m) && m[i+1] == ' ' {
+		return m[i+2:]
+	}
+	return nil
+}
+
+func hasQueueID(m []byte) bool {
+	_, _, ok := cutQueueID(m)
+	return ok
 }
 
 // noteNaked counts a line that is a message of smtp(8) without prefix. The first
@@ -176,43 +200,19 @@ func (p *Parser) noteNaked(b []byte, i int) {
 
 // unwrapCRI takes "2026-11-23T10:27:35.123456789Z stdout F " off a line of a
 // container.
-func unwrapCRI(b []byte) (inner, outer []byte, ok bool) {
+func unwrapCRI(b []byte) (inner []byte, outer wrapping, ok bool) {
 	i := bytes.IndexByte(b, ' ')
 	if i < 0 || len(b) < i+len(" stdout F ") {
-		return nil, nil, false
+		return nil, outer, false
 	}
 	if s := b[i+1:]; !hasPrefix(s, "stdout ") && !hasPrefix(s, "stderr ") {
-		return nil, nil, false
+		return nil, outer, false
 	}
 	rest := b[i+len(" stdout "):]
 	if rest[1] != ' ' {
-		return nil, nil, false
+		return nil, outer, false
 	}
-	return rest[2:], b[:i], true
-}
-
-// wrapped reads a line that a container runtime put into one of its own, whose
-// time is outer. It counts where the time of the line has no year.
-func (p *Parser) wrapped(b, outer []byte) {
-	if n := len(b); n > 0 && b[n-1] == '\r' {
-		b = b[:n-1]
-	}
-	if len(b) == 0 {
-		return
-	}
-	switch c := b[0]; {
-	case c == '{':
-		p.jsonLine(b, 1)
-	case c == '<':
-		p.priorityLine(b)
-	case c-'0' < 10:
-		p.plainLine(b, 0)
-	case monthOf(b) != 0:
-		at, _, _ := readRFC3339(outer)
-		p.plainLine(b, at)
-	default:
-		p.plainLine(b, 0)
-	}
+	return rest[2:], wrapping{true, b[:i]}, true
 }
 
 // priorityLine reads the form of RFC 5424, section 6, and that of RFC 3164 with

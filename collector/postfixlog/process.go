@@ -3,6 +3,7 @@ package postfixlog
 import (
 	"bytes"
 	"cmp"
+	"encoding/binary"
 	"slices"
 	"strings"
 
@@ -14,6 +15,7 @@ import (
 // message, and to its recipients.
 type process struct {
 	key      string // "host tag[pid"
+	twoWords bool   // key is so: it has one space, between others
 	program  program
 	host     string
 	instance string // "postfix/relay"
@@ -87,18 +89,35 @@ const (
 	maxFindings = 8
 )
 
+// busySlot is where a process may be found fast. Most lines are of a few busy
+// ones, and the end of a key is the pid.
+func (p *Parser) busySlot(key []byte) **process {
+	var end uint32
+	if n := len(key); n >= 4 {
+		end = binary.LittleEndian.Uint32(key[n-4:])
+	}
+	const golden = 0x9e3779b1 // spreads what differs in a few bits (Knuth, 6.4)
+	return &p.busy[end*golden>>24]
+}
+
+// busyProcess is the process whose key ends b, if it is a busy one: what comes
+// before the key is no part of it. It spares the search for where the key begins.
+func (p *Parser) busyProcess(b []byte) *process {
+	c := *p.busySlot(b)
+	if c == nil || !c.twoWords || !hasSuffix(b, c.key) {
+		return nil
+	}
+	if n := len(b) - len(c.key); n > 0 && b[n-1] != ' ' {
+		return nil
+	}
+	return c
+}
+
 // process is the one that e is of, nil if it is of another instance.
 func (p *Parser) process(e entry) *process {
-	// Most lines are of a few busy processes, and the end of the key is the pid.
-	slot := &p.busy[fnv1a(e.key[max(0, len(e.key)-4):])%uint64(len(p.busy))]
-	c := *slot
-	if c == nil || c.key != string(e.key) {
-		var ok bool
-		if c, ok = p.processes[string(e.key)]; !ok {
-			c = p.newProcess(string(e.key), e.program)
-			p.processes[c.key] = c
-		}
-		*slot = c
+	c := e.process
+	if c == nil {
+		c = p.find(e)
 	}
 	if c.seen != 0 && e.at-c.seen > patience {
 		p.giveUp(c, DropExpired)
@@ -110,11 +129,27 @@ func (p *Parser) process(e entry) *process {
 	return c
 }
 
+// find is the process of the key of e, which is made if there is none.
+func (p *Parser) find(e entry) *process {
+	slot := p.busySlot(e.key)
+	if c := *slot; c != nil && c.key == string(e.key) {
+		return c
+	}
+	c, ok := p.processes[string(e.key)]
+	if !ok {
+		c = p.newProcess(string(e.key), e.program)
+		p.processes[c.key] = c
+	}
+	*slot = c
+	return c
+}
+
 // newProcess reads the key "host tag[pid". Its mta is nil if it is of another
 // instance.
 func (p *Parser) newProcess(key string, prog program) *process {
 	host, instance := splitKey([]byte(key))
 	c := &process{key: key, program: prog, host: p.names.text(host), instance: p.names.text(instance)}
+	c.twoWords = len(host) > 0 && strings.Count(key, " ") == 1
 	if root, ok := p.matches(c.instance); ok {
 		c.mta = p.mta(c.host, root)
 		c.logged = c.mta.logs(c.instance)

@@ -271,6 +271,9 @@ func (s *Source) judge(session *Session) bool {
 			return false
 		}
 	}
+	if session.Result == "" && s.again(session, answer, err) {
+		return true
+	}
 	v, drop := verdict(session, answer, err)
 	if drop == "" && !s.known.add(s.counter, v) {
 		drop = DropNoDomain
@@ -279,6 +282,14 @@ func (s *Source) judge(session *Session) bool {
 		s.drop(drop)
 	}
 	return true
+}
+
+// again counts a session like one before, if it succeeded without a policy, as
+// most do. It says what verdict does, and builds nothing.
+func (s *Source) again(session *Session, answer policy.Answer, err error) bool {
+	p, drop := policyOf(session, answer, err)
+	return drop == "" && p.Type == schema.NoPolicyFound && p.Domain == session.Domain &&
+		s.known.success(schema.DayOf(session.Time), session.Domain, answer.Record)
 }
 
 func (s *Source) drop(why Drop) {

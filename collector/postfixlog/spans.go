@@ -25,6 +25,16 @@ type spans struct {
 	of   map[server]*schema.Span
 	old  []schema.Span // from before a gap, the newest
 	gaps int64         // that the tail told of
+
+	newest newest
+}
+
+// newest is the session that came last: most are of the same server as the one
+// before.
+type newest struct {
+	instance, host string // as in the session
+	who            server
+	span           *schema.Span // nil: it has to be looked for
 }
 
 // server is what log lines are from.
@@ -64,6 +74,7 @@ func (s *spans) read(p *Parser, gaps int64) {
 		s.old = slices.Concat(s.old, s.present())
 		s.old = s.old[max(0, len(s.old)-maxSpans):]
 		clear(s.of)
+		s.newest.span = nil
 	}
 	for _, m := range p.mtas {
 		if m.read == (stretch{}) {
@@ -126,12 +137,18 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // note makes the session that the parser hands on part of what was read. It is
 // true if it was counted before.
 func (s *Source) note(session *Session) (before bool) {
-	root, _ := s.parser.matches(session.Instance)
-	who := server{root, schema.LogHost(session.Host)}
+	l := &s.spans.newest
+	if l.instance != session.Instance || l.host != session.Host {
+		root, _ := s.parser.matches(session.Instance)
+		*l = newest{session.Instance, session.Host, server{root, schema.LogHost(session.Host)}, nil}
+	}
 	at, line := s.parser.ending()
-	s.spans.span(who, at).Note(at, line)
+	if l.span == nil {
+		l.span = s.spans.span(l.who, at)
+	}
+	l.span.Note(at, line)
 	for i := range s.o.Counted {
-		if sp := &s.o.Counted[i]; sp.Of(who.instance, who.host) && sp.Covers(at, line) {
+		if sp := &s.o.Counted[i]; sp.Of(l.who.instance, l.who.host) && sp.Covers(at, line) {
 			return true
 		}
 	}

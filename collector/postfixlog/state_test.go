@@ -77,7 +77,7 @@ func TestBadState(t *testing.T) {
 // TestMemoryIsBounded remembers the faults of the latest hosts.
 func TestMemoryIsBounded(t *testing.T) {
 	m := newMTA("out", "postfix")
-	n := &names{peers: make(map[string]*peer)}
+	n := newNames()
 	for i := range 3 * maxMemory {
 		m.remember(n.peer(fmt.Appendf(nil, "mx%d.example.com[192.0.2.1]:25", i)), int64(i), finding{result: schema.CertificateExpired}, false)
 	}

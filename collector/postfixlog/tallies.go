@@ -8,7 +8,7 @@ import (
 // tallies counts sessions into one Counter. Most are like one before, and need
 // no canonical form of their own.
 type tallies struct {
-	successes map[successKey]*tallied
+	successes map[string]*tallied // by domain, of the day and the record that came last
 	failures  map[failureKey]*tallied
 	bytes     int // of both
 
@@ -18,22 +18,19 @@ type tallies struct {
 
 type tallied struct {
 	*collector.Tally
-	keys  int // of a batch
-	batch int // that it was counted in last
+	day    schema.Day
+	record string
+	keys   int // of a batch
+	batch  int // that it was counted in last
 }
 
-// successKey and failureKey tell sessions apart that are counted apart, of those
-// without a policy: others are few, and have texts of strangers.
-type (
-	successKey struct {
-		day            schema.Day
-		domain, record string
-	}
-	failureKey struct {
-		successKey
-		schema.FailureDetails
-	}
-)
+// failureKey tells failures apart that are counted apart, of those without a
+// policy: others are few, and have texts of strangers.
+type failureKey struct {
+	day            schema.Day
+	domain, record string
+	schema.FailureDetails
+}
 
 const (
 	maxTallyBytes = 16 << 20 // of what is remembered
@@ -41,7 +38,7 @@ const (
 )
 
 func newTallies() tallies {
-	return tallies{successes: make(map[successKey]*tallied), failures: make(map[failureKey]*tallied)}
+	return tallies{successes: make(map[string]*tallied), failures: make(map[failureKey]*tallied)}
 }
 
 // next says that what is counted from now on is another batch.
@@ -50,40 +47,63 @@ func (t *tallies) next() {
 	t.fresh = 0
 }
 
+// success counts a session that succeeded without a policy. It is false if none
+// like it was added of late, and counts nothing then.
+func (t *tallies) success(day schema.Day, domain, record string) bool {
+	known := t.successes[domain]
+	if known == nil || known.day != day || known.record != record {
+		return false
+	}
+	t.count(known)
+	return true
+}
+
 // add counts s. It is false if s cannot be counted.
 func (t *tallies) add(counter *collector.Counter, s schema.Session) bool {
-	success := successKey{schema.DayOf(s.Time), s.Domain, s.Record}
-	failure := failureKey{successKey: success}
+	day := schema.DayOf(s.Time)
 	plain, failed := isPlain(s), s.Results[0].Failed
+	var failure failureKey
 	var known *tallied
 	switch {
 	case plain && failed:
-		failure.FailureDetails = s.Results[0].Details[0]
+		failure = failureKey{day, s.Domain, s.Record, s.Results[0].Details[0]}
 		known = t.failures[failure]
 	case plain:
-		known = t.successes[success]
+		if t.success(day, s.Domain, s.Record) {
+			return true
+		}
 	}
 	if known == nil {
 		c, err := s.Canonical()
 		if err != nil {
 			return false
 		}
-		known = &tallied{Tally: counter.Tally(success.day, c), keys: 1 + len(s.Results[0].Details), batch: -1}
+		known = &tallied{
+			Tally: counter.Tally(day, c), day: day, record: s.Record,
+			keys: 1 + len(s.Results[0].Details), batch: -1,
+		}
 		switch {
 		case plain && failed:
 			t.makeRoom(known)
 			t.failures[failure] = known
 		case plain:
 			t.makeRoom(known)
-			t.successes[success] = known
+			if old := t.successes[s.Domain]; old != nil {
+				t.bytes -= old.Size() + tallyKeySize
+			}
+			t.successes[s.Domain] = known
 		}
 	}
-	if known.batch != t.batch {
-		known.batch = t.batch
-		t.fresh += known.keys
-	}
-	known.Add()
+	t.count(known)
 	return true
+}
+
+func (t *tallies) count(k *tallied) {
+	if k.batch != t.batch {
+		k.batch = t.batch
+		t.fresh += k.keys
+	}
+	k.Add()
 }
 
 // isPlain reports whether s has no policy, and one failure at most.

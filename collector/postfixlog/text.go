@@ -136,22 +136,19 @@ type delivery struct {
 // the text of the receiver may hold anything, even what looks like a field. So
 // an address ends where all fields follow in their order, and if it could end in
 // two places nobody knows which.
-func readDelivery(b []byte) (delivery, bool) {
-	var d delivery
-	found := false
+func readDelivery(b []byte) (d delivery, found bool) {
 	for i := quotedLength(b); i < len(b); {
 		n := bytes.IndexByte(b[i:], '>')
 		if n < 0 {
 			break
 		}
 		i += n
-		rest, ok := cut(b[i:], ">, ")
-		if !ok {
+		if !hasPrefix(b[i:], ">, ") {
 			i++
 			continue
 		}
-		one, ok := readFields(rest)
-		if !ok {
+		var one delivery
+		if !one.readFields(b[i+len(">, "):]) {
 			i++
 			continue
 		}
@@ -184,66 +181,66 @@ func quotedLength(b []byte) int {
 
 // readFields reads "relay=H, delay=0.1, delays=0/0/0.09/0.04, dsn=2.0.0,
 // status=sent (text)", with "orig_to=<...>, " before it or not.
-func readFields(b []byte) (d delivery, ok bool) {
+func (d *delivery) readFields(b []byte) (ok bool) {
 	if rest, ok := cut(b, "orig_to=<"); ok {
 		i := quotedLength(rest)
 		if i = i + bytes.Index(rest[i:], []byte(">, relay=")); i < 0 || !hasPrefix(rest[i:], ">, relay=") {
-			return d, false
+			return false
 		}
 		b = rest[i+len(">, "):]
 	}
 	if b, ok = cut(b, "relay="); !ok {
-		return d, false
+		return false
 	}
 	if d.relay, b, ok = cutField(b); !ok {
-		return d, false
+		return false
 	}
 	if rest, ok := cut(b, "conn_use="); ok {
 		if _, b, ok = cutField(rest); !ok {
-			return d, false
+			return false
 		}
 		d.reused = true
 	}
 	if b, ok = cut(b, "delay="); !ok {
-		return d, false
+		return false
 	}
 	if _, b, ok = cutField(b); !ok {
-		return d, false
+		return false
 	}
-	return readDelays(d, b)
+	return d.readDelays(b)
 }
 
 // readDelays is the second half of readFields.
-func readDelays(d delivery, b []byte) (delivery, bool) {
+func (d *delivery) readDelays(b []byte) bool {
 	b, ok := cut(b, "delays=")
 	if !ok {
-		return d, false
+		return false
 	}
-	var delays []byte
-	if delays, b, ok = cutField(b); !ok {
-		return d, false
+	delays, b, ok := cutField(b)
+	if !ok {
+		return false
 	}
-	d.delays = fnv1a(delays[:max(0, bytes.LastIndexByte(delays, '/'))])
 	if rest, ok := cut(b, "tls="); ok {
 		if d.tls, b, ok = cutField(rest); !ok {
-			return d, false
+			return false
 		}
 	}
 	if b, ok = cut(b, "dsn="); !ok {
-		return d, false
+		return false
 	}
 	if _, b, ok = cutField(b); !ok {
-		return d, false
+		return false
 	}
 	if b, ok = cut(b, "status="); !ok {
-		return d, false
+		return false
 	}
+	d.delays = fnv1a(delays[:max(0, bytes.LastIndexByte(delays, '/'))])
 	d.tail = len(b)
 	d.sent = hasPrefix(b, "sent ")
 	if i := bytes.IndexByte(b, '('); i >= 0 {
 		d.text = bytes.TrimSuffix(b[i+1:], []byte(")"))
 	}
-	return d, true
+	return true
 }
 
 // cutField is what comes before the next ", ", which must be on the line.

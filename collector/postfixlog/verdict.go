@@ -32,10 +32,7 @@ const (
 // against one. A session of a level that asks for no certificate succeeded, or
 // failed, without a policy, whatever the domain publishes.
 func verdict(s *Session, answer policy.Answer, err error) (v schema.Session, drop Drop) {
-	if has, known := answer.HasMX(s.MX); known && !has && s.MX != "" {
-		return v, DropNotMX
-	}
-	applied, drop := appliedPolicy(s, answer, err)
+	applied, drop := policyOf(s, answer, err)
 	if drop != "" {
 		return v, drop
 	}
@@ -48,6 +45,14 @@ func verdict(s *Session, answer policy.Answer, err error) (v schema.Session, dro
 		r.Details = []schema.FailureDetails{d}
 	}
 	return schema.Session{Time: s.Time, Domain: s.Domain, Record: answer.Record, Results: []schema.Result{r}}, ""
+}
+
+// policyOf is the policy that s counts for, if it counts.
+func policyOf(s *Session, answer policy.Answer, err error) (schema.Policy, Drop) {
+	if has, known := answer.HasMX(s.MX); known && !has && s.MX != "" {
+		return schema.Policy{}, DropNotMX
+	}
+	return appliedPolicy(s, answer, err)
 }
 
 // appliedPolicy is the policy that Postfix held s against.

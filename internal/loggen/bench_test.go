@@ -97,33 +97,38 @@ func benchCheck(b *testing.B, err error) {
 	}
 }
 
-// meter measures what b.ReportAllocs cannot: per line.
+// meter measures what b.ReportAllocs cannot: per line, and the best reading, which
+// others on the same processors disturbed least. So grep is measured too.
 type meter struct {
 	n       int
-	took    time.Duration
-	cpu     time.Duration
+	best    cost
 	mallocs uint64
 }
+
+// readings is how many there are at least.
+const readings = 3
 
 func (m *meter) measure(f func()) {
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	start, cpu := time.Now(), cpuTime()
 	f()
-	m.took += time.Since(start)
-	m.cpu += cpuTime() - cpu
+	one := cost{time.Since(start), cpuTime() - cpu}
 	runtime.ReadMemStats(&after)
+	if m.n == 0 {
+		m.best = one
+	}
+	m.best = m.best.best(one)
 	m.mallocs += after.Mallocs - before.Mallocs
 	m.n++
 }
 
-// report reports on the readings of w, and returns how long one took.
-func (m *meter) report(b *testing.B, w written) time.Duration {
-	took := m.took / time.Duration(m.n)
-	b.ReportMetric(float64(w.stats.Sessions)/took.Seconds(), "sessions/s")
-	b.ReportMetric((m.cpu/time.Duration(m.n)).Seconds()/float64(w.stats.Bytes)*1e9, "cpu-s/GB")
+// report reports on the readings of w.
+func (m *meter) report(b *testing.B, w written) {
+	b.ReportMetric(float64(w.stats.Bytes)/1e6/m.best.took.Seconds(), "best-MB/s")
+	b.ReportMetric(float64(w.stats.Sessions)/m.best.took.Seconds(), "sessions/s")
+	b.ReportMetric(m.best.cpu.Seconds()/float64(w.stats.Bytes)*1e9, "cpu-s/GB")
 	b.ReportMetric(float64(m.mallocs)/float64(m.n)/float64(w.stats.Lines), "allocs/line")
-	return took
 }
 
 // BenchmarkParser reads the log without a store.
@@ -134,6 +139,9 @@ func BenchmarkParser(b *testing.B) {
 	for b.Loop() {
 		m.measure(func() { parse(b, w) })
 	}
+	for m.n < readings {
+		m.measure(func() { parse(b, w) })
+	}
 	m.report(b, w)
 }
 
@@ -141,7 +149,7 @@ func parse(b *testing.B, w written) {
 	t, err := tail.Open(tail.Options{Path: w.path}, nil)
 	benchCheck(b, err)
 	defer t.Close()
-	p := postfixlog.NewParser(options())
+	p := postfixlog.NewParser(benchOptions())
 	var sessions int64
 	for {
 		chunk, err := t.Next(b.Context())
@@ -166,33 +174,46 @@ func BenchmarkLogSource(b *testing.B) {
 	var m meter
 	for b.Loop() {
 		b.StopTimer()
-		store, err := aggregator.Open(filepath.Join(b.TempDir(), "tlsrpt.db"), aggregator.Options{})
-		benchCheck(b, err)
-		runtime.GC()
-		b.StartTimer()
-		m.measure(func() { readInto(b, w, store) })
-		b.StopTimer()
-		b.ReportMetric(peakRSS(b), "peak-MB")
-		checkStore(b, w, store)
-		benchCheck(b, store.Close())
+		m.readInto(b, w, b.StartTimer, b.StopTimer)
 		b.StartTimer()
 	}
-	ours := m.report(b, w)
+	for m.n < readings {
+		m.readInto(b, w, func() {}, func() {})
+	}
+	m.report(b, w)
+	b.ReportMetric(peakRSS(b), "peak-MB")
 	g := before.best(grep(b, w))
 	b.ReportMetric(float64(w.stats.Bytes)/1e6/g.took.Seconds(), "grep-MB/s")
-	b.ReportMetric(ours.Seconds()/g.took.Seconds(), "x-grep")
-	b.ReportMetric((m.cpu/time.Duration(m.n)).Seconds()/g.cpu.Seconds(), "x-grep-cpu")
+	b.ReportMetric(m.best.took.Seconds()/g.took.Seconds(), "x-grep")
+	b.ReportMetric(m.best.cpu.Seconds()/g.cpu.Seconds(), "x-grep-cpu")
 	if speed, ok := pflogsumm(b, w); ok {
 		b.ReportMetric(speed/1e6, "pflogsumm-MB/s")
-		b.ReportMetric(float64(w.stats.Bytes)/ours.Seconds()/speed, "x-pflogsumm-speed")
+		b.ReportMetric(float64(w.stats.Bytes)/m.best.took.Seconds()/speed, "x-pflogsumm-speed")
 	}
 }
 
-// readInto counts the log in a store.
-func readInto(b *testing.B, w written, store *aggregator.Store) {
-	s, err := postfixlog.Open(postfixlog.SourceOptions{Name: "bench", Tail: tail.Options{Path: w.path}, Log: options()})
+// benchOptions are those of a daemon that reports.
+func benchOptions() postfixlog.Options {
+	o := options()
+	o.Senders = []string{"tls-reports@sender.example"}
+	return o
+}
+
+// readInto measures how the log is counted in a new store, between calls of start
+// and stop.
+func (m *meter) readInto(b *testing.B, w written, start, stop func()) {
+	store, err := aggregator.Open(filepath.Join(b.TempDir(), "tlsrpt.db"), aggregator.Options{})
 	benchCheck(b, err)
-	benchCheck(b, s.Run(b.Context(), store))
+	runtime.GC()
+	m.measure(func() {
+		start()
+		defer stop()
+		s, err := postfixlog.Open(postfixlog.SourceOptions{Name: "bench", Tail: tail.Options{Path: w.path}, Log: benchOptions()})
+		benchCheck(b, err)
+		benchCheck(b, s.Run(b.Context(), store))
+	})
+	checkStore(b, w, store)
+	benchCheck(b, store.Close())
 }
 
 // checkStore compares what was counted with what was written.
