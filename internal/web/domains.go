@@ -31,7 +31,6 @@ type domainsPage struct {
 	Sort    string // "failures" or "name"
 	Query   string
 	Rows    []aggregator.DomainTotals
-	Domains int    // that are known
 	Found   int    // by a search
 	Next    string // URL of the next page; "": this is the last
 	Paged   bool   // this is not the first page
@@ -75,17 +74,12 @@ func (s *Server) domains(w http.ResponseWriter, r *http.Request) error {
 	} else if p.Day == 0 {
 		p.Day = schema.DayOf(s.now())
 	}
-	names, err := s.sortedNames(ctx)
-	if err != nil {
-		return err
-	}
-	p.Domains = len(names)
 	after := r.FormValue("after")
 	p.Paged = after != ""
 	if p.Query != "" {
-		err = s.search(ctx, &p, names, after)
+		err = s.search(ctx, &p, after)
 	} else {
-		err = s.listDomains(ctx, &p, names, after)
+		err = s.listDomains(ctx, &p, after)
 	}
 	if err != nil {
 		return err
@@ -108,7 +102,11 @@ func (s *Server) sortedNames(ctx context.Context) ([]string, error) {
 }
 
 // search finds domains by a part of their name.
-func (s *Server) search(ctx context.Context, p *domainsPage, names []string, after string) error {
+func (s *Server) search(ctx context.Context, p *domainsPage, after string) error {
+	names, err := s.sortedNames(ctx)
+	if err != nil {
+		return err
+	}
 	var found []string
 	for _, name := range names {
 		if strings.Contains(name, p.Query) {
@@ -148,12 +146,12 @@ const (
 	inOthers  = "o."
 )
 
-func (s *Server) listDomains(ctx context.Context, p *domainsPage, names []string, after string) error {
+func (s *Server) listDomains(ctx context.Context, p *domainsPage, after string) error {
 	if p.Sort == "name" {
-		return s.listByName(ctx, p, names, after, func(aggregator.DomainTotals) bool { return true }, "")
+		return s.listByName(ctx, p, after, func(aggregator.DomainTotals) bool { return true }, "")
 	}
 	if name, ok := strings.CutPrefix(after, inOthers); ok {
-		return s.listByName(ctx, p, names, name, succeeded, inOthers)
+		return s.listByName(ctx, p, name, succeeded, inOthers)
 	}
 	var err error
 	if p.Rows, err = s.failing(ctx, p.Day, strings.TrimPrefix(after, inFailing)); err != nil {
@@ -164,7 +162,7 @@ func (s *Server) listDomains(ctx context.Context, p *domainsPage, names []string
 		p.Next = p.link(inFailing + strconv.FormatInt(last.Totals.Failure, 10) + "." + last.Domain)
 		return nil
 	}
-	return s.listByName(ctx, p, names, "", succeeded, inOthers)
+	return s.listByName(ctx, p, "", succeeded, inOthers)
 }
 
 // succeeded picks what the list of failing domains does not have.
@@ -197,7 +195,11 @@ func (s *Server) failing(ctx context.Context, day schema.Day, after string) ([]a
 
 // listByName fills the page with the domains behind a name that pick picks. In
 // one call it looks at so many that the page is made in time, full or not.
-func (s *Server) listByName(ctx context.Context, p *domainsPage, names []string, after string, pick func(aggregator.DomainTotals) bool, prefix string) error {
+func (s *Server) listByName(ctx context.Context, p *domainsPage, after string, pick func(aggregator.DomainTotals) bool, prefix string) error {
+	names, err := s.sortedNames(ctx)
+	if err != nil {
+		return err
+	}
 	at, exact := slices.BinarySearch(names, after)
 	if exact {
 		at++
