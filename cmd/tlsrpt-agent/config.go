@@ -310,6 +310,9 @@ func (c *config) check() error {
 			return fmt.Errorf("source.libtlsrpt.mode: %w", err)
 		}
 	}
+	if err := errors.Join(c.Web.check(), c.Alerts.check()); err != nil {
+		return err
+	}
 	if _, err := parseMode(c.Mail.BounceMode); err != nil {
 		return fmt.Errorf("mail.bounce_mode: %w", err)
 	}

@@ -43,11 +43,11 @@ type Options struct {
 	Silent time.Duration
 
 	// Relay says that all mail goes by a relay of the operator's, so that an
-	// attempt that has to be repeated is that relay's fault.
-	Relay bool
+	// attempt that has to be repeated is that relay's fault. Nil: it does not.
+	Relay func() bool
 
-	// Submits says that reports are sent; without it nothing can be overdue.
-	Submits bool
+	// Submits says that reports are sent; else nothing can be overdue. Nil: none are.
+	Submits func() bool
 
 	// Committed hears of each commit; nil: nobody does. counts must not be kept.
 	Committed func(took time.Duration, counts []schema.Count, err error)
@@ -136,7 +136,7 @@ func (m *Monitor) Attempted(d aggregator.Delivery, o aggregator.Outcome) {
 	defer m.mu.Unlock()
 	m.lastAttempt = time.Now()
 	switch {
-	case !m.o.Relay || !strings.HasPrefix(string(d.RUA), "mailto:"):
+	case !asked(m.o.Relay) || !strings.HasPrefix(string(d.RUA), "mailto:"):
 	case o.State == aggregator.DeliveryPending || o.State == aggregator.DeliveryExpired:
 		m.refused++
 		m.refusal = o.Error
@@ -145,11 +145,22 @@ func (m *Monitor) Attempted(d aggregator.Delivery, o aggregator.Outcome) {
 	}
 }
 
+func asked(f func() bool) bool { return f != nil && f() }
+
 // Report is the newest report.
 func (m *Monitor) Report() Report {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.report
+}
+
+// stale is how old the newest report may be: checks that hang are no checks.
+const stale = 2*interval + patience
+
+// Alive is false if the newest report says so, or if there is none of late.
+func (m *Monitor) Alive() bool {
+	r := m.Report()
+	return r.Alive() && time.Since(r.At) < stale
 }
 
 // Run checks again and again until ctx ends. seen hears of each report; it may be
@@ -239,7 +250,7 @@ func (m *Monitor) checkStore(ctx context.Context, now time.Time) (found []Proble
 			m.mu.Unlock()
 		}
 	}
-	if !m.o.Submits {
+	if !asked(m.o.Submits) {
 		return found
 	}
 	if attempt.Before(m.begun) {

@@ -249,7 +249,7 @@ func reportOf(r *http.Request) (string, schema.Day, error) {
 // preview is the report, or a refusal where none can be made.
 func (s *Server) preview(ctx context.Context, domain string, day schema.Day) (submitter.Parcel, error) {
 	if s.o.Preview == nil {
-		return submitter.Parcel{}, badRequest("Without organization.contact no report can be made.")
+		return submitter.Parcel{}, ErrNoReports
 	}
 	return s.o.Preview(ctx, domain, day)
 }

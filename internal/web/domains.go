@@ -26,15 +26,15 @@ const (
 
 // domainsPage is the list of domains with their sessions of one day.
 type domainsPage struct {
-	Day     schema.Day
-	Days    []schema.Day
-	Sort    string // "failures" or "name"
-	Query   string
-	Rows    []aggregator.DomainTotals
-	Found   int    // by a search
-	Next    string // URL of the next page; "": this is the last
-	Paged   bool   // this is not the first page
-	Cut     bool   // a search found more
+	Day   schema.Day
+	Days  []schema.Day
+	Sort  string // "failures" or "name"
+	Query string
+	Rows  []aggregator.DomainTotals
+	Found int    // by a search
+	Next  string // URL of the next page; "": this is the last
+	Paged bool   // this is not the first page
+	Cut   bool   // a search found more
 }
 
 // link is the URL of a page like p from a position on.

@@ -10,8 +10,7 @@ import (
 // healthz says whether the process should go on; readyz, whether all is well. A
 // probe without the token learns that alone, and no reasons.
 func (s *Server) healthz(w http.ResponseWriter, r *http.Request) {
-	report := s.o.Monitor.Report()
-	s.probe(w, r, report, report.Alive())
+	s.probe(w, r, s.o.Monitor.Report(), s.o.Monitor.Alive())
 }
 
 func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {

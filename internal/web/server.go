@@ -43,6 +43,7 @@ type Store interface {
 // Monitor says how the agent does. A health.Monitor is one.
 type Monitor interface {
 	Report() health.Report
+	Alive() bool
 	Sources() []health.Source
 	RelayRefuses() bool
 }
@@ -145,6 +146,9 @@ func (s *Server) route() {
 
 // errNotFound makes a page say that there is nothing.
 var errNotFound = errors.New("web: there is nothing here")
+
+// ErrNoReports means that the settings do not say who reports.
+var ErrNoReports error = badRequest("Without organization.contact no report can be made.")
 
 // badRequest is a fault in what was asked.
 type badRequest string

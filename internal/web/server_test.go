@@ -26,6 +26,7 @@ type monitor struct {
 }
 
 func (m *monitor) Report() health.Report    { return m.report }
+func (m *monitor) Alive() bool              { return m.report.Alive() }
 func (m *monitor) Sources() []health.Source { return m.sources }
 func (m *monitor) RelayRefuses() bool       { return m.refuses }
 
