@@ -57,7 +57,7 @@ const (
 type Notice struct {
 	Version int              `json:"version"` // 1
 	Time    schema.Timestamp `json:"time"`
-	Window  string           `json:"window"` // such as "1h"
+	Window  string           `json:"window"` // such as "1h" or "1h30m"
 	Alerts  []Alert          `json:"alerts"`
 }
 
@@ -152,7 +152,7 @@ func (a *Alerter) notify(ctx context.Context, alerts []Alert) {
 	for _, alert := range alerts {
 		a.o.Logger.Warn("domain "+string(alert.Status), "domain", alert.Domain, "sessions", alert.Sessions, "failures", alert.Failures)
 	}
-	n := Notice{Version: 1, Time: schema.Timestamp{Time: time.Now()}, Window: a.o.Window.length.String(), Alerts: alerts}
+	n := Notice{Version: 1, Time: schema.Timestamp{Time: time.Now()}, Window: a.o.Window.String(), Alerts: alerts}
 	var errs []error
 	for _, hook := range a.o.Hooks {
 		errs = append(errs, hook.Notify(ctx, n))
@@ -186,5 +186,5 @@ func (a *Alerter) Window() *Window { return a.o.Window }
 
 // Describe says when a domain is listed.
 func (a *Alerter) Describe() string {
-	return fmt.Sprintf("at least %.4g %% of %d sessions or more within %s", 100*a.o.Threshold, a.o.MinSessions, a.o.Window.length)
+	return fmt.Sprintf("at least %.4g %% of %d sessions or more within %s", 100*a.o.Threshold, a.o.MinSessions, a.o.Window)
 }

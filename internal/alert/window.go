@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"hash/maphash"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -68,6 +69,18 @@ type Window struct {
 // NewWindow makes a Window of a length.
 func NewWindow(length time.Duration) *Window {
 	return &Window{length: length, seed: maphash.MakeSeed()}
+}
+
+// String is the length, such as "1h".
+func (w *Window) String() string {
+	s := w.length.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
 }
 
 // Record counts what was counted at now. What is of another day comes from a log

@@ -27,7 +27,7 @@ func show(s string, limit int) string {
 		if r == ' ' || unicode.IsPrint(r) {
 			b.WriteRune(r)
 		} else {
-			fmt.Fprintf(&b, "⟨U+%04X⟩", r)
+			fmt.Fprintf(&b, "[U+%04X]", r)
 		}
 	}
 	return b.String()
@@ -94,6 +94,9 @@ func about(t, now time.Time) string {
 		return ""
 	}
 	d := t.Sub(now)
+	if d.Abs() < 5*time.Second {
+		return "just now"
+	}
 	if d < 0 {
 		return span(-d) + " ago"
 	}
