@@ -156,7 +156,7 @@ var (
 	storeBytes  = describe("store_bytes", "Size of the database file.")
 	storeWAL    = describe("store_wal_bytes", "Size of the write-ahead log.")
 
-	daysWaiting = describe("domain_days_waiting", "Reports that are to be made.")
+	daysWaiting = describe("reports_waiting", "Reports that are to be made.")
 	deliveries  = describe("deliveries", "Deliveries in the store.", "state")
 	lastRun     = describe("last_run_timestamp_seconds", "When a day was last closed; 0: never.")
 	nextRun     = describe("next_run_timestamp_seconds", "When days are submitted next; 0: submission is off.")
