@@ -136,7 +136,7 @@ func (w *watch) over(s *setup) error {
 	w.monitor = health.New(health.Options{
 		Store: s.store, Silent: c.Web.SilentAfter.Duration, Committed: w.committed, Logger: w.log,
 		Submits: func() bool { return w.setup.Load().submitter != nil },
-		Relay:   func() bool { return w.setup.Load().config.Mail.Via != "mx" },
+		Relay:   func() bool { return w.setup.Load().config.Mail.Via != viaMX },
 	})
 	if w.listen == "" {
 		return nil

@@ -2,7 +2,6 @@ package web
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"net/http"
 	"net/http/httptest"
@@ -91,5 +90,3 @@ func get(s http.Handler, url string, header ...string) *httptest.ResponseRecorde
 	s.ServeHTTP(w, r)
 	return w
 }
-
-var errTest = errors.New("test")
