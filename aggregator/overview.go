@@ -122,23 +122,35 @@ type DomainTotals struct {
 	Domain string
 	State  State // "": nothing was counted on the day
 	Totals schema.Summary
-
-	id int64 // of Domain
 }
 
 // OpenDay is what was counted of a day that is not closed.
 type OpenDay struct {
+	Day     schema.Day
 	Domains int64
 	Totals  schema.Summary
-	Failing []DomainTotals // most failures first
+
+	failing []openFailure // most failures first
 }
 
+// openFailure is a domain that failed on an open day.
+type openFailure struct{ domain, failures int64 }
+
+// worstFirst is the order of failing domains.
+func worstFirst(a, b openFailure) int {
+	return cmp.Or(cmp.Compare(b.failures, a.failures), cmp.Compare(a.domain, b.domain))
+}
+
+// maxOpenFailing is how many failing domains of an open day are known.
+const maxOpenFailing = 10_000
+
 // CountOpenDay goes through all that was counted on a day that is not closed,
-// in short transactions, and so may miss what is recorded meanwhile. Failing has
-// at most limit domains. It reads every row of the day: ask once for many.
-func (s *Store) CountOpenDay(ctx context.Context, day schema.Day, limit int) (o OpenDay, err error) {
+// in short transactions, and so may miss what is recorded meanwhile. It reads
+// every row of the day: ask once for many.
+func (s *Store) CountOpenDay(ctx context.Context, day schema.Day) (OpenDay, error) {
+	o := OpenDay{Day: day}
 	for after, done := int64(math.MinInt64), false; !done; {
-		err = s.read(ctx, "counting "+day.String(), func(tx *sql.Tx) error {
+		err := s.read(ctx, "counting "+day.String(), func(tx *sql.Tx) error {
 			var n int64
 			var sum schema.Summary
 			var last sql.NullInt64
@@ -151,9 +163,20 @@ func (s *Store) CountOpenDay(ctx context.Context, day schema.Day, limit int) (o 
 			o.Domains += n
 			o.Totals.Success += sum.Success
 			o.Totals.Failure += sum.Failure
-			if done = n < overviewRows; sum.Failure > 0 {
-				o.Failing, err = addFailing(tx, o.Failing, day, after, last.Int64, limit)
+			done = n < overviewRows
+			if sum.Failure == 0 {
+				after = last.Int64
+				return nil
 			}
+			rows, err := tx.Query(`SELECT domain, sum(failure) FROM tally
+				WHERE day = ? AND domain > ? AND domain <= ? AND part >= 0 AND failure > 0 GROUP BY domain`, day, after, last)
+			more, err := collect(rows, err, func(r *sql.Rows) (f openFailure, err error) {
+				err = r.Scan(&f.domain, &f.failures)
+				return f, err
+			})
+			o.failing = append(o.failing, more...)
+			slices.SortFunc(o.failing, worstFirst)
+			o.failing = o.failing[:min(len(o.failing), maxOpenFailing)]
 			after = last.Int64
 			return err
 		})
@@ -161,39 +184,32 @@ func (s *Store) CountOpenDay(ctx context.Context, day schema.Day, limit int) (o 
 			return OpenDay{}, err
 		}
 	}
-	return o, s.nameAll(ctx, o.Failing)
+	return o, nil
 }
 
-// addFailing adds the failing domains of a stretch of the key to the worst limit.
-func addFailing(tx *sql.Tx, worst []DomainTotals, day schema.Day, after, last int64, limit int) ([]DomainTotals, error) {
-	rows, err := tx.Query(`SELECT domain, sum(success), sum(failure) AS failures FROM tally
-		WHERE day = ? AND domain > ? AND domain <= ? AND part >= 0 GROUP BY domain HAVING failures > 0`, day, after, last)
-	more, err := collect(rows, err, func(r *sql.Rows) (t DomainTotals, err error) {
-		t.State = StateOpen
-		err = r.Scan(&t.id, &t.Totals.Success, &t.Totals.Failure)
-		return t, err
-	})
-	worst = append(worst, more...)
-	slices.SortFunc(worst, func(a, b DomainTotals) int {
-		return cmp.Or(cmp.Compare(b.Totals.Failure, a.Totals.Failure), cmp.Compare(a.id, b.id))
-	})
-	return worst[:min(len(worst), limit)], err
-}
-
-// nameAll fills in the names of domains.
-func (s *Store) nameAll(ctx context.Context, all []DomainTotals) error {
-	return s.read(ctx, "reading names", func(tx *sql.Tx) error {
-		name, err := tx.Prepare(`SELECT name FROM domain WHERE id = ?`)
-		if err != nil {
-			return err
+// OpenFailing is Failing of an open day, as it was counted.
+func (s *Store) OpenFailing(ctx context.Context, o OpenDay, after DomainTotals, limit int) (page []DomainTotals, err error) {
+	failing := o.failing
+	if after.Domain != "" {
+		last := openFailure{s.keys.domain(after.Domain), after.Totals.Failure}
+		at, found := slices.BinarySearchFunc(failing, last, worstFirst)
+		if failing = failing[at:]; found {
+			failing = failing[1:]
 		}
-		for i := range all {
-			if err := name.QueryRow(all[i].id).Scan(&all[i].Domain); err != nil {
+	}
+	err = s.read(ctx, "reading what failed on "+o.Day.String(), func(tx *sql.Tx) error {
+		for _, f := range failing[:min(len(failing), limit)] {
+			t := DomainTotals{State: StateOpen}
+			t.Totals.Failure = f.failures
+			if err := tx.QueryRow(`SELECT name, (SELECT coalesce(sum(success), 0) FROM tally WHERE day = ?1 AND domain = ?2 AND part >= 0)
+				FROM domain WHERE id = ?2`, o.Day, f.domain).Scan(&t.Domain, &t.Totals.Success); err != nil {
 				return err
 			}
+			page = append(page, t)
 		}
 		return nil
 	})
+	return page, err
 }
 
 // Failing is the domains that failed on a closed day, most failures first, at
@@ -205,12 +221,12 @@ func (s *Store) Failing(ctx context.Context, day schema.Day, after DomainTotals,
 		failures, id = after.Totals.Failure, s.keys.domain(after.Domain)
 	}
 	err = s.read(ctx, "listing what failed on "+day.String(), func(tx *sql.Tx) error {
-		rows, err := tx.Query(`SELECT d.name, dd.state, dd.success, dd.failure, dd.domain
+		rows, err := tx.Query(`SELECT d.name, dd.state, dd.success, dd.failure
 			FROM domain_day dd JOIN domain d ON d.id = dd.domain
 			WHERE dd.day = ? AND dd.failure > 0 AND (dd.failure, dd.domain) < (?, ?)
 			ORDER BY dd.failure DESC, dd.domain DESC LIMIT ?`, day, failures, id, limit)
 		page, err = collect(rows, err, func(r *sql.Rows) (t DomainTotals, err error) {
-			err = r.Scan(&t.Domain, &t.State, &t.Totals.Success, &t.Totals.Failure, &t.id)
+			err = r.Scan(&t.Domain, &t.State, &t.Totals.Success, &t.Totals.Failure)
 			return t, err
 		})
 		return err

@@ -57,10 +57,17 @@ func TestOpenDay(t *testing.T) {
 	if !slices.Equal(days, []schema.Day{testDay}) {
 		t.Errorf("open days %v", days)
 	}
-	o, err := s.CountOpenDay(ctx, testDay, 1)
+	o, err := s.CountOpenDay(ctx, testDay)
 	must(t, err)
-	if o.Domains != 3 || o.Totals != (schema.Summary{Success: 6, Failure: 9}) || totals(o.Failing) != "c.example 1/7 open" {
+	if o.Domains != 3 || o.Totals != (schema.Summary{Success: 6, Failure: 9}) {
 		t.Errorf("%+v", o)
+	}
+	worst, err := s.OpenFailing(ctx, o, DomainTotals{}, 1)
+	must(t, err)
+	next, err := s.OpenFailing(ctx, o, worst[0], 9)
+	must(t, err)
+	if got, want := totals(append(worst, next...)), "c.example 1/7 open, b.example 0/2 open"; got != want {
+		t.Errorf("%s, want %s", got, want)
 	}
 	all, err := s.TotalsOf(ctx, testDay, []string{"b.example", "nowhere.example", "d.example"})
 	must(t, err)
@@ -84,10 +91,12 @@ func TestOpenDayPages(t *testing.T) {
 	counts[n/2] = failure(counts[n/2].Domain, 3, schema.CertificateExpired)
 	counts[n-1] = failure(counts[n-1].Domain, 4, schema.CertificateExpired)
 	record(t, s, counts...)
-	o, err := s.CountOpenDay(ctx, testDay, 10)
+	o, err := s.CountOpenDay(ctx, testDay)
 	must(t, err)
-	if o.Domains != n || o.Totals != (schema.Summary{Success: n - 2, Failure: 7}) || len(o.Failing) != 2 || o.Failing[0].Totals.Failure != 4 {
-		t.Errorf("%d domains, %+v, failing %s", o.Domains, o.Totals, totals(o.Failing))
+	failing, err := s.OpenFailing(ctx, o, DomainTotals{}, 10)
+	must(t, err)
+	if o.Domains != n || o.Totals != (schema.Summary{Success: n - 2, Failure: 7}) || len(failing) != 2 || failing[0].Totals.Failure != 4 {
+		t.Errorf("%d domains, %+v, failing %s", o.Domains, o.Totals, totals(failing))
 	}
 	seen := map[string]bool{}
 	must(t, s.Names(ctx, func(page []string) error {
@@ -208,4 +217,25 @@ func TestCheckWritable(t *testing.T) {
 	if err := s.CheckWritable(context.Background()); err != ErrClosed {
 		t.Errorf("a closed store: %v", err)
 	}
+}
+
+// BenchmarkCountOpenDay counts an open day of 100,000 domains, one in twenty of
+// which failed.
+func BenchmarkCountOpenDay(b *testing.B) {
+	s, ctx := newStore(b), context.Background()
+	counts := make([]schema.Count, 100_000)
+	for i := range counts {
+		counts[i] = success(fmt.Sprintf("domain-%06d.example", i), 1)
+		if i%20 == 0 {
+			counts[i] = failure(fmt.Sprintf("domain-%06d.example", i), 1, schema.CertificateExpired)
+		}
+	}
+	record(b, s, counts...)
+	begun := cpuTime()
+	for b.Loop() {
+		if _, err := s.CountOpenDay(ctx, testDay); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64((cpuTime()-begun).Microseconds())/1000/float64(b.N), "cpu-ms/op")
 }

@@ -10,10 +10,7 @@ import (
 	"github.com/tlsrpt-agent/tlsrpt-agent/schema"
 )
 
-const (
-	chartDays  = 30     // at most, on a page
-	maxFailing = 10_000 // domains of an open day that are listed by their failures
-)
+const chartDays = 30 // at most, on a page
 
 // dayRow is a day as the overview shows it.
 type dayRow struct {
@@ -47,7 +44,7 @@ func (s *Server) openDays(ctx context.Context) ([]schema.Day, error) {
 // openDay is what was counted on a day that is not closed.
 func (s *Server) openDay(ctx context.Context, day schema.Day) (aggregator.OpenDay, error) {
 	return s.open.get(ctx, day, func(ctx context.Context) (aggregator.OpenDay, error) {
-		return s.o.Store.CountOpenDay(ctx, day, maxFailing)
+		return s.o.Store.CountOpenDay(ctx, day)
 	})
 }
 

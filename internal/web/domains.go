@@ -189,8 +189,7 @@ func (s *Server) failing(ctx context.Context, day schema.Day, after string) ([]a
 	if err != nil {
 		return nil, err
 	}
-	begin := 1 + slices.IndexFunc(count.Failing, func(t aggregator.DomainTotals) bool { return t.Domain == last.Domain })
-	return slices.Clone(count.Failing[begin:min(len(count.Failing), begin+pageRows)]), nil
+	return s.o.Store.OpenFailing(ctx, count, last, pageRows)
 }
 
 // listByName fills the page with the domains behind a name that pick picks. In

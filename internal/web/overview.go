@@ -64,7 +64,9 @@ func (s *Server) overview(w http.ResponseWriter, r *http.Request) error {
 		if err != nil {
 			return err
 		}
-		p.Failing = today.Failing[:min(len(today.Failing), maxListed)]
+		if p.Failing, err = s.o.Store.OpenFailing(ctx, today, aggregator.DomainTotals{}, maxListed); err != nil {
+			return err
+		}
 	}
 	if s.o.Alerter != nil {
 		p.Watching, p.Alerts = s.o.Alerter.Describe(), s.o.Alerter.Listed(now)

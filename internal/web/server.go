@@ -30,7 +30,8 @@ type Store interface {
 	Stats(ctx context.Context) (aggregator.Stats, error)
 	Days(ctx context.Context, first, last schema.Day) ([]aggregator.DayTotals, error)
 	OpenDays(ctx context.Context) ([]schema.Day, error)
-	CountOpenDay(ctx context.Context, day schema.Day, limit int) (aggregator.OpenDay, error)
+	CountOpenDay(ctx context.Context, day schema.Day) (aggregator.OpenDay, error)
+	OpenFailing(ctx context.Context, o aggregator.OpenDay, after aggregator.DomainTotals, limit int) ([]aggregator.DomainTotals, error)
 	Failing(ctx context.Context, day schema.Day, after aggregator.DomainTotals, limit int) ([]aggregator.DomainTotals, error)
 	TotalsOf(ctx context.Context, day schema.Day, domains []string) ([]aggregator.DomainTotals, error)
 	Names(ctx context.Context, f func([]string) error) error
