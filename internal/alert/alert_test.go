@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -73,11 +74,25 @@ func TestWindowFull(t *testing.T) {
 }
 
 // hook keeps what it is told.
-type hook struct{ notices []Notice }
+type hook struct {
+	mu      sync.Mutex
+	notices []Notice
+}
 
 func (h *hook) Notify(_ context.Context, n Notice) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	h.notices = append(h.notices, n)
 	return nil
+}
+
+// take is what it was told since the last call.
+func (h *hook) take() []Notice {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	n := h.notices
+	h.notices = nil
+	return n
 }
 
 // TestAlerter: a domain that fails is told of once, again after the pause, and
@@ -100,7 +115,7 @@ func TestAlerter(t *testing.T) {
 			time.Sleep(2 * interval)
 			synctest.Wait()
 			var got []Status
-			for _, n := range h.notices {
+			for _, n := range h.take() {
 				for _, a := range n.Alerts {
 					if got = append(got, a.Status); a.Domain != "bad.example" {
 						t.Errorf("told of %s", a.Domain)
@@ -110,7 +125,6 @@ func TestAlerter(t *testing.T) {
 			if fmt.Sprint(got) != fmt.Sprint(want) {
 				t.Errorf("at %s heard %v, want %v", time.Now(), got, want)
 			}
-			h.notices = nil
 		}
 		record(100, 24)
 		heard()
