@@ -107,6 +107,9 @@ func (m *Monitor) Watch(source collector.Source) collector.Source {
 	w := &watched{Source: source, monitor: m}
 	w.state.Name, w.state.Since = source.Name(), m.begun
 	m.sources = append(m.sources, w)
+	if native, ok := source.(collector.Native); ok {
+		return watchedNative{w, native}
+	}
 	return w
 }
 

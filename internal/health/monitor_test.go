@@ -202,3 +202,19 @@ func TestStale(t *testing.T) {
 		}
 	})
 }
+
+// nativeSource is what an MTA itself tells.
+type nativeSource struct{ source }
+
+func (*nativeSource) Native() {}
+
+// A watched source is as native as it was.
+func TestNative(t *testing.T) {
+	m := New(Options{Store: &store{}})
+	if _, ok := m.Watch(&nativeSource{}).(collector.Native); !ok {
+		t.Error("a native source is not native any more")
+	}
+	if _, ok := m.Watch(&source{}).(collector.Native); ok {
+		t.Error("a source became native")
+	}
+}

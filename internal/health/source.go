@@ -40,6 +40,15 @@ type watched struct {
 	state Source
 }
 
+// watchedNative is a watched source that is a collector.Native.
+type watchedNative struct {
+	*watched
+	native collector.Native
+}
+
+// Native implements [collector.Native].
+func (w watchedNative) Native() { w.native.Native() }
+
 // Run runs the source and takes note of its end.
 func (w *watched) Run(ctx context.Context, sink collector.Sink) error {
 	w.note(func(s *Source) { s.Running, s.Since = true, time.Now() })
