@@ -136,7 +136,10 @@ func (w *watch) over(s *setup) error {
 	w.monitor = health.New(health.Options{
 		Store: s.store, Silent: c.Web.SilentAfter.Duration, Committed: w.committed, Logger: w.log,
 		Submits: func() bool { return w.setup.Load().submitter != nil },
-		Relay:   func() bool { return w.setup.Load().config.Mail.Via != viaMX },
+		Relay: func() (bool, string) {
+			relay := w.setup.Load().agent.Stats().Relay
+			return relay.Paused, relay.Reason
+		},
 	})
 	if w.listen == "" {
 		return nil
@@ -168,7 +171,7 @@ func (w *watch) attempted() func(aggregator.Delivery, aggregator.Outcome) {
 	}
 	return func(d aggregator.Delivery, o aggregator.Outcome) {
 		w.metrics.Attempted(d, o)
-		w.monitor.Attempted(d, o)
+		w.monitor.Attempted()
 	}
 }
 

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -23,10 +22,6 @@ const (
 	// stuck is how long deliveries may be overdue while none is attempted, and
 	// domain-days while none is planned.
 	stuck = 30 * time.Minute
-
-	// refusals is how many attempts by the relay must fail in a row. One may be
-	// the fault of a message.
-	refusals = 3
 )
 
 // Store is what the monitor asks of the store. An aggregator.Store is one.
@@ -42,9 +37,9 @@ type Options struct {
 	// Silent is how long a source may see no session. Zero: for ever.
 	Silent time.Duration
 
-	// Relay says that all mail goes by a relay of the operator's, so that an
-	// attempt that has to be repeated is that relay's fault. Nil: it does not.
-	Relay func() bool
+	// Relay says whether the relay refuses report mail, so that all of it waits, and
+	// what it said. Nil: it does not.
+	Relay func() (refuses bool, reason string)
 
 	// Submits says that reports are sent; else nothing can be overdue. Nil: none are.
 	Submits func() bool
@@ -91,8 +86,6 @@ type Monitor struct {
 	lastCommit  time.Time // the newest one that succeeded
 	commitErr   error     // of the newest commit
 	lastAttempt time.Time // of a delivery
-	refused     int       // attempts by the relay that failed since one did not
-	refusal     string    // the newest
 }
 
 // New makes a Monitor. Its first report is that all is well.
@@ -134,18 +127,10 @@ func (m *Monitor) committed(took time.Duration, counts []schema.Count, err error
 }
 
 // Attempted takes note of an attempt to deliver.
-func (m *Monitor) Attempted(d aggregator.Delivery, o aggregator.Outcome) {
+func (m *Monitor) Attempted() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.lastAttempt = time.Now()
-	switch {
-	case !asked(m.o.Relay) || !strings.HasPrefix(string(d.RUA), "mailto:"):
-	case o.State == aggregator.DeliveryPending || o.State == aggregator.DeliveryExpired:
-		m.refused++
-		m.refusal = o.Error
-	default:
-		m.refused = 0
-	}
 }
 
 func asked(f func() bool) bool { return f != nil && f() }
@@ -270,17 +255,21 @@ func (m *Monitor) checkStore(ctx context.Context, now time.Time) (found []Proble
 }
 
 func (m *Monitor) checkRelay() []Problem {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.refused < refusals {
-		return nil
+	if refuses, reason := m.relay(); refuses {
+		return []Problem{{"relay", "it refuses report mail, which waits: " + reason, false}}
 	}
-	return []Problem{{"relay", fmt.Sprintf("the last %d attempts by mail failed: %s", m.refused, m.refusal), false}}
+	return nil
 }
 
-// RelayRefuses reports whether the relay refused the newest attempts.
+func (m *Monitor) relay() (refuses bool, reason string) {
+	if m.o.Relay == nil {
+		return false, ""
+	}
+	return m.o.Relay()
+}
+
+// RelayRefuses reports whether the relay refuses report mail now.
 func (m *Monitor) RelayRefuses() bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.refused >= refusals
+	refuses, _ := m.relay()
+	return refuses
 }

@@ -192,6 +192,7 @@ func TestBrowser(t *testing.T) {
 	b.click("deliveries", `nav a[href="/deliveries"]`)
 	b.click("gave-up", `.tabs a[href*="state=gave-up"]`)
 	b.click("older", `a[rel=next]`)
+	b.click("suppressions", `nav a[href="/suppressions"]`)
 	b.click("day", `nav a[href="/"]`)
 	b.click("day", `#days tbody tr:nth-child(3) a`)
 	b.open("none", "/domains?q=nowhere.example")

@@ -67,6 +67,9 @@ func fill(t testing.TB, f filling) *aggregator.Store {
 	_, err = store.Release(ctx, f.today, (f.today - 40).Start(), now)
 	must(t, err)
 	planAll(t, store, f, now)
+	if f.full > 0 {
+		must(t, store.Suppress(ctx, "gone@"+name(7), now, now.AddDate(0, 0, 14), "550 5.1.1 no such user"))
+	}
 	must(t, store.Close())
 	multiply(t, path, f)
 	store, err = aggregator.Open(path, aggregator.Options{})

@@ -158,6 +158,7 @@ var (
 
 	daysWaiting = describe("reports_waiting", "Reports that are to be made.")
 	deliveries  = describe("deliveries", "Deliveries in the store.", "state")
+	suppressed  = describe("suppressed_addresses", "Addresses that no report is mailed to for now, because mail to them bounced.")
 	lastRun     = describe("last_run_timestamp_seconds", "When a day was last closed; 0: never.")
 	nextRun     = describe("next_run_timestamp_seconds", "When days are submitted next; 0: submission is off.")
 	relay       = describe("relay_refusing", "Whether the relay refused the newest attempts.")
@@ -232,6 +233,10 @@ func (s state) collectStore(emit emitter) {
 	if err == nil {
 		stats, err = s.o.Store.Stats(ctx)
 	}
+	held := 0
+	if err == nil {
+		held, err = s.inForce(ctx)
+	}
 	emit(storeUp, truth(err == nil))
 	if err != nil {
 		return // a gap says more than a zero
@@ -240,6 +245,7 @@ func (s state) collectStore(emit emitter) {
 	emit(storeBytes, float64(stats.Size))
 	emit(storeWAL, float64(stats.Log))
 	emit(daysWaiting, float64(stats.Waiting))
+	emit(suppressed, float64(held))
 	emit(lastRun, unix(o.Closed))
 	for state, n := range o.Deliveries {
 		emit(deliveries, float64(n), string(state))

@@ -46,7 +46,7 @@ func small(t testing.TB) *Server {
 var pages = map[string]string{
 	"overview": "/", "domains": "/domains", "by-name": "/domains?sort=name&day=2026-11-21", "search": "/domains?q=0004",
 	"domain": "/domains/" + name(0), "healthy": "/domains/" + name(1), "report": "/domains/" + name(0) + "/2026-11-21",
-	"deliveries": "/deliveries", "pending": "/deliveries?state=pending", "missing": "/domains/nowhere.example", "bad": "/deliveries?state=x",
+	"deliveries": "/deliveries", "pending": "/deliveries?state=pending", "suppressions": "/suppressions", "missing": "/domains/nowhere.example", "bad": "/deliveries?state=x",
 }
 
 // TestPages compares the text of each page: what a screen reader would say.
@@ -98,7 +98,7 @@ func TestHostile(t *testing.T) {
 	m.report.Problems = []health.Problem{{Part: "source", Reason: long}}
 	o.Monitor = m
 	s := newServer(t, o, testNow)
-	for _, path := range []string{"/", "/domains", "/domains/" + name(0), "/domains/" + name(0) + "/2026-11-21", "/deliveries",
+	for _, path := range []string{"/", "/domains", "/domains/" + name(0), "/domains/" + name(0) + "/2026-11-21", "/deliveries", "/suppressions",
 		"/domains?q=%3Cscript%3E%22'", "/domains?after=%3Cscript%3E", "/deliveries?domain=%3Cscript%3E", "/domains/%3Cscript%3E", "/%3Cscript%3E"} {
 		w := get(s, path)
 		if w.Body.Len() > 256<<10 {
@@ -144,6 +144,10 @@ func (h hostileStore) TotalsOf(_ context.Context, _ schema.Day, domains []string
 
 func (h hostileStore) Failing(context.Context, schema.Day, aggregator.DomainTotals, int) ([]aggregator.DomainTotals, error) {
 	return []aggregator.DomainTotals{{Domain: h.text[:250], State: aggregator.StateOpen, Totals: schema.Summary{Failure: 1}}}, nil
+}
+
+func (h hostileStore) Suppressions(_ context.Context, f func(aggregator.Suppression) error) error {
+	return f(aggregator.Suppression{Address: h.text, Reason: h.text, Until: testNow.Add(time.Hour)})
 }
 
 // checkElements finds elements and attributes that no template has.

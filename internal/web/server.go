@@ -39,6 +39,7 @@ type Store interface {
 	Counted(ctx context.Context, domain string, day schema.Day) ([]schema.PolicyResult, error)
 	KnownDomain(ctx context.Context, domain string) (record string, seen time.Time, err error)
 	DeliveryPage(ctx context.Context, f aggregator.DeliveryFilter, before int64, limit int) ([]aggregator.Delivery, int64, error)
+	Suppressions(ctx context.Context, f func(aggregator.Suppression) error) error
 }
 
 // Monitor says how the agent does. A health.Monitor is one.
@@ -132,6 +133,7 @@ func (s *Server) route() {
 	s.page("GET /domains/{domain}/{day}/report.json", s.reportJSON)
 	s.page("GET /domains/{domain}/{day}/report.eml", s.reportMail)
 	s.page("GET /deliveries", s.deliveries)
+	s.page("GET /suppressions", s.suppressions)
 	s.page("GET /", func(http.ResponseWriter, *http.Request) error { return errNotFound })
 	s.mux.HandleFunc("GET /assets/{name}", s.asset)
 	s.mux.HandleFunc("GET /healthz", s.healthz)
@@ -277,7 +279,7 @@ func (s *Server) loadPages() (map[string]*template.Template, error) {
 		return nil, err
 	}
 	pages := map[string]*template.Template{}
-	for _, name := range []string{"overview", "domains", "domain", "report", "deliveries", "error", "login"} {
+	for _, name := range []string{"overview", "domains", "domain", "report", "deliveries", "suppressions", "error", "login"} {
 		page, err := layout.Clone()
 		if err == nil {
 			page, err = page.ParseFS(files, "templates/"+name+".html")
