@@ -35,6 +35,8 @@ type config struct {
 	Mail         mailConfig         `toml:"mail"`
 	DKIM         dkimConfig         `toml:"dkim"`
 	HTTPS        httpsConfig        `toml:"https"`
+	Web          webConfig          `toml:"web"`
+	Alerts       alertsConfig       `toml:"alerts"`
 }
 
 type organizationConfig struct {
@@ -144,6 +146,8 @@ func defaults() config {
 	c.DKIM.Selector = "tlsrpt"
 	c.HTTPS.OnCertificateError = "fail"
 	c.HTTPS.Ports = []uint16{443}
+	c.Web = webConfig{Listen: "127.0.0.1:8460", SilentAfter: duration{24 * time.Hour}}
+	c.Alerts = alertsConfig{Threshold: 0.1, MinSessions: 20, Window: duration{time.Hour}, Pause: duration{6 * time.Hour}}
 	return c
 }
 
@@ -305,6 +309,9 @@ func (c *config) check() error {
 		if _, err := parseMode(s.Mode); err != nil {
 			return fmt.Errorf("source.libtlsrpt.mode: %w", err)
 		}
+	}
+	if err := errors.Join(c.Web.check(), c.Alerts.check()); err != nil {
+		return err
 	}
 	if _, err := parseMode(c.Mail.BounceMode); err != nil {
 		return fmt.Errorf("mail.bounce_mode: %w", err)

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
-	"strings"
 
 	"github.com/spf13/cobra"
 )
@@ -132,16 +130,6 @@ func (a *app) explain(err error) {
 			fmt.Fprintf(a.stderr, "tlsrpt-agent: hint: %s\n", s)
 		}
 	}
-}
-
-// logger writes records of level and above to stderr. Attributes come from
-// strangers; both handlers quote what could disturb a terminal.
-func (a *app) logger(level slog.Level, format string) *slog.Logger {
-	o := &slog.HandlerOptions{Level: level}
-	if strings.EqualFold(format, "json") {
-		return slog.New(slog.NewJSONHandler(a.stderr, o))
-	}
-	return slog.New(slog.NewTextHandler(a.stderr, o))
 }
 
 func (a *app) versionCommand() *cobra.Command {
