@@ -117,8 +117,8 @@ func (c *config) makeRuntimeDir() error {
 		sockets = append(sockets, s.Socket)
 	}
 	for _, s := range sockets {
-		if s == defaultSource().Socket || s == defaultBounceSocket() {
-			return os.MkdirAll(filepath.Dir(s), 0o755)
+		if dir := filepath.Dir(s); dir == runtimeDir() {
+			return os.MkdirAll(dir, 0o755)
 		}
 	}
 	return nil

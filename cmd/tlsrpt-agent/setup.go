@@ -196,7 +196,7 @@ func (c *dkimConfig) keys(domain string) (keys []*submitter.Key, err error) {
 		if k.path == "" {
 			continue
 		}
-		text, err := os.ReadFile(k.path)
+		text, err := readSecret(k.path)
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil, hint(fmt.Errorf("%s: %w", k.setting, err), fmt.Sprintf("\"tlsrpt-agent keygen --domain %s %s\" makes it", domain, k.path))
 		}
@@ -258,7 +258,7 @@ func (c *mailConfig) sendmail() (path string, ok bool) {
 func (c *mailConfig) relay() (submitter.Mailer, error) {
 	var password string
 	if c.PasswordFile != "" {
-		text, err := os.ReadFile(c.PasswordFile)
+		text, err := readSecret(c.PasswordFile)
 		if err != nil {
 			return nil, err
 		}
