@@ -294,9 +294,9 @@ func TestPasswordIsNotRepeated(t *testing.T) {
 	plain := base64.StdEncoding.EncodeToString([]byte("\x00agent\x00" + password))
 	encoded := base64.StdEncoding.EncodeToString([]byte(password))
 	for name, script := range map[string][]line{
-		"refusal":          {{"AUTH", "500 5.5.1 unknown: AUTH PLAIN " + plain, nil}},
+		"refusal":          {{"AUTH", "500 5.5.1 unknown: AUTH PLAIN " + plain, nil}, {"*", "501 so be it", nil}},
 		"malformed":        {{"AUTH", "AUTH PLAIN " + plain, nil}},
-		"challenge":        {{"AUTH", "334 " + encoded, nil}},
+		"challenge":        {{"AUTH", "334 " + encoded, nil}, {"*", "501 " + encoded, nil}},
 		"later":            {{"AUTH", "235 ok", nil}, {"MAIL", "550 5.7.1 " + password + " " + encoded + " " + plain, nil}},
 		"later, malformed": {{"AUTH", "235 ok", nil}, {"MAIL", password + " " + encoded + " " + plain, nil}},
 	} {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/textproto"
 	"os"
 	"strings"
 	"testing"
@@ -27,13 +26,12 @@ func TestParameters(t *testing.T) {
 		{"size 0", Envelope{}, plain, " SIZE=17", ""},
 		{"SIZE 17", Envelope{}, plain, " SIZE=17", ""},
 		{"SIZE much", Envelope{}, plain, " SIZE=17", ""},
-		{"8BITMIME", Envelope{}, plain, "", ""}, // only where needed
 		{"8BITMIME", Envelope{}, eight, " BODY=8BITMIME", ""},
 		{"DSN", Envelope{}, plain, "", ""}, // only where asked for
 		{"DSN", Envelope{ID: "d1.a+b=c d"}, plain, " RET=HDRS ENVID=d1.a+2Bb+3Dc+20d", " NOTIFY=FAILURE"},
 		{"SMTPUTF8", Envelope{}, plain, "", ""},
 		{"SMTPUTF8", Envelope{To: "j\u00fcrgen@example.com"}, plain, " SMTPUTF8", ""},
-		{"DSN,SIZE 1000,8BITMIME,SMTPUTF8", Envelope{To: "j\u00fcrgen@example.com", ID: "x"}, eight, " SIZE=18 BODY=8BITMIME SMTPUTF8 RET=HDRS ENVID=x", " NOTIFY=FAILURE"},
+		{"DSN,SIZE 1000,8BITMIME,SMTPUTF8", Envelope{To: "j\u00fcrgen@example.com", ID: "x"}, eight, " BODY=8BITMIME SIZE=18 SMTPUTF8 RET=HDRS ENVID=x", " NOTIFY=FAILURE"},
 	} {
 		e := Envelope{From: from, To: to, ID: c.e.ID}
 		if c.e.To != "" {
@@ -60,7 +58,7 @@ func TestUnfit(t *testing.T) {
 		{"SIZE", "j\u00fcrgen@example.com", "x\r\n", "5.6.7"},
 		{"SIZE", mailbox + ">\r\nRCPT TO:<x@example.com", "x\r\n", "line break"},
 	} {
-		script := []line{{answer: "220 hi"}, {"EHLO", "250-hi\r\n250 " + c.offers, nil}, {"MAIL", "250 ok", nil}}
+		script := []line{{answer: "220 hi"}, {"EHLO", "250-hi\r\n250 " + c.offers, nil}}
 		r := relayAt(t, "smtp://"+scripted(t, script...), "", RelayOptions{Timeout: time.Second})
 		err := r.Mail(t.Context(), Envelope{From: from, To: c.to}, []byte(c.message))
 		if e, ok := errors.AsType[*Error](err); !ok || !e.Ours || !e.Temporary || !strings.Contains(e.Error(), c.text) {
@@ -78,26 +76,33 @@ func TestUnfit(t *testing.T) {
 	}
 }
 
-func TestReplyTo(t *testing.T) {
-	for text, want := range map[string]string{
-		"5.1.1 no such user":        "550 5.1.1/no such user",
-		"5.1.1 no\n5.1.1 such user": "550 5.1.1/no\nsuch user",
-		"5.1.1":                     "550 5.1.1/",
-		"no such user":              "550/no such user",
-		"1.2.3 x":                   "550/1.2.3 x",
-		"5.1 x":                     "550/5.1 x",
-		"5.x.1 x":                   "550/5.x.1 x",
-		"5.1.1000 x":                "550/5.1.1000 x",
-		"5.1.-1 x":                  "550/5.1.-1 x",
-		"":                          "550/",
+// A refusal is kept as the server said it, but for codes that begin further lines.
+func TestRefusal(t *testing.T) {
+	for said, want := range map[string]struct {
+		text   string
+		nobody bool // no such recipient
+	}{
+		"550 5.1.1 no such user":              {"550 5.1.1 no such user", true},
+		"550-5.1.1 no\r\n550 5.1.1 such user": {"550 5.1.1 no\nsuch user", true},
+		"550 5.1.1":                           {"550 5.1.1", true},
+		"550 5.1.10 x":                        {"550 5.1.10 x", true},
+		"550 5.1.8 x":                         {"550 5.1.8 x", false},
+		"550 5.1.1.8 x":                       {"550 5.1.1.8 x", false},
+		"450 5.1.1 x":                         {"450 5.1.1 x", false},
+		"550 1.2.3 x":                         {"550 1.2.3 x", false},
+		"550 5.1 x":                           {"550 5.1 x", false},
+		"550 5.x.1 x":                         {"550 5.x.1 x", false},
+		"550 5.1.-1 x":                        {"550 5.1.-1 x", false},
+		"550 no such user":                    {"550 no such user", false},
+		"550 ":                                {"550 ", false},
 	} {
-		err := replyTo("RCPT", textprotoError(550, text))
+		err := afterSaying(t, "220 hi\r\n250 hi\r\n250 ok\r\n"+said+"\r\n")
 		r, ok := errors.AsType[*smtpRefusal](err)
-		if !ok || r.codes()+"/"+r.text != want {
-			t.Errorf("%q: %#v, want %q", text, err, want)
+		if !ok || r.command != "RCPT" || r.Error() != want.text || r.noSuchRecipient() != want.nobody {
+			t.Errorf("%q: %#v, want %+v", said, err, want)
 		}
 	}
-	if err := replyTo("RCPT", os.ErrClosed); err != os.ErrClosed {
+	if err := refused("RCPT", os.ErrClosed); err != os.ErrClosed {
 		t.Errorf("%v", err)
 	}
 }
@@ -138,14 +143,9 @@ func FuzzSession(f *testing.F) {
 	f.Add("220-\r\n220 \r\n250-\r\n250-SIZE \r\n250 AUTH\r\n")
 	f.Add("\x00\xff\r\n")
 	f.Fuzz(func(t *testing.T, said string) {
-		conn := newSMTPConn(context.Background(), &deaf{said: strings.NewReader(said)}, time.Second)
-		defer conn.Close()
-		s, err := newSession(conn, conn, "client.example.net")
-		if err == nil {
-			err = s.send(Envelope{From: from, To: mailbox, ID: "x"}, []byte("x\r\n"))
-		}
+		err := afterSaying(t, said)
 		e := directError(t.Context(), []error{mxError{"mx", err}})
-		if r, ok := errors.AsType[*smtpRefusal](err); ok && e.Temporary == (r.code >= 500 && r.code < 600) {
+		if r, ok := errors.AsType[*smtpRefusal](err); ok && e.Temporary == (r.Code >= 500 && r.Code < 600) {
 			t.Errorf("%v: temporary: %t", r, e.Temporary)
 		}
 		if text := fmt.Sprint(e); err != nil && (len(text) > maxErrorText || text != printable(text, maxErrorText)) {
@@ -154,7 +154,17 @@ func FuzzSession(f *testing.F) {
 	})
 }
 
-func textprotoError(code int, msg string) error { return &textproto.Error{Code: code, Msg: msg} }
+// afterSaying is the outcome of a session with a server that says one thing,
+// whatever it hears.
+func afterSaying(t *testing.T, said string) error {
+	conn := newSMTPConn(t.Context(), &deaf{said: strings.NewReader(said)}, time.Second)
+	defer conn.Close()
+	s, err := newSession(conn, conn, "client.example.net")
+	if err != nil {
+		return err
+	}
+	return s.send(Envelope{From: from, To: mailbox, ID: "x"}, []byte("x\r\n"))
+}
 
 // deaf is a connection whose other end says one thing, and listens to nothing.
 type deaf struct {
