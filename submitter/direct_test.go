@@ -333,6 +333,7 @@ func TestDirectWithoutTLS(t *testing.T) {
 
 // One host that answers nothing leaves time for the others.
 func TestDirectSharesTime(t *testing.T) {
+	t.Parallel()
 	w, server := newWorld(t), new(relay)
 	w.SetMX(domain, "mx1.example.org", "mx2.example.org", "mx3.example.org")
 	w.host("mx1.example.org", scripted(t, line{then: stall}), "192.0.2.1")
