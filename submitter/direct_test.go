@@ -310,7 +310,7 @@ func TestDirectWithoutTLS(t *testing.T) {
 		"silence":          {"STARTTLS", "220 go", nil},
 		"data before TLS": {"STARTTLS", "", func(c net.Conn) {
 			io.WriteString(c, "220 go\r\n250 from the middle\r\n")
-			play(tls.Server(c, &tls.Config{Certificates: []tls.Certificate{cert}}), plain)
+			play(tls.Server(c, &tls.Config{Certificates: []tls.Certificate{cert}}), append([]line{{"EHLO", "250 hi", nil}}, plain...))
 		}},
 		"TLS, then nothing": {"STARTTLS", "", tlsThen(cert, func(net.Conn) {})},
 		"TLS, then silence": {"STARTTLS", "", tlsThen(cert, stall)},

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -121,6 +123,41 @@ func TestEndlessChallenges(t *testing.T) {
 	if err := s.authenticate("agent", password); err == nil {
 		t.Error("it ends well")
 	}
+}
+
+// A server may think long about a message, and not about anything else.
+func TestPatience(t *testing.T) {
+	ponder := func(c net.Conn) { time.Sleep(9 * time.Minute); io.WriteString(c, "250 taken\r\n"); stall(c) }
+	for name, c := range map[string]struct {
+		script []line
+		ok     bool
+		took   time.Duration
+	}{
+		"verdict":   {accepting(line{expect: ".\r\n", then: ponder}), true, 9*time.Minute + quitTimeout},
+		"recipient": {accepting(line{expect: "RCPT", then: stall}), false, defaultSMTPTimeout},
+		"STARTTLS": { // and then MAIL, on another connection
+			[]line{{answer: "220 hi"}, {"EHLO", "250-hi\r\n250 STARTTLS", nil}, {"STARTTLS", "", stall}}, false, tlsTimeout + defaultSMTPTimeout,
+		},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			began := time.Now()
+			r := relayAt(t, "smtp://mail.example.org", "", RelayOptions{Dialer: piped(c.script)})
+			err := r.Mail(t.Context(), Envelope{From: from, To: mailbox}, []byte("x\r\n"))
+			if took := time.Since(began); (err == nil) != c.ok || took != c.took {
+				t.Errorf("%s: %v after %s, want %s", name, err, took, c.took)
+			}
+		})
+	}
+}
+
+// piped is a server that says what it is told to, without sockets, which would
+// stop the clock of a bubble.
+type piped []line
+
+func (p piped) DialContext(context.Context, string, string) (net.Conn, error) {
+	ours, theirs := net.Pipe()
+	go func() { defer theirs.Close(); play(theirs, p) }()
+	return ours, nil
 }
 
 // dialScripted is a connection to a server that says what it is told to.

@@ -118,9 +118,6 @@ func newSMTPWire(conn net.Conn, begin string) *smtpWire {
 func (w *smtpWire) Read(p []byte) (int, error) {
 	if len(w.line) == 0 && w.err == nil {
 		w.line, w.err = w.in.ReadSlice('\n')
-		if w.err == bufio.ErrBufferFull {
-			w.err = nil
-		}
 		if w.hello && bytes.HasPrefix(w.line, []byte("250")) {
 			w.line = bytes.ToUpper(w.line)
 		}
