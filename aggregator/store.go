@@ -186,8 +186,14 @@ func (s *Store) Close() error {
 // cost of a count. When ctx ends, database/sql rolls the transaction back
 // between two statements.
 func (s *Store) write(ctx context.Context, doing string, f func(tx *sql.Tx) error) error {
+	return s.writeDirect(ctx, doing, func(tx *sql.Tx, _ *direct) error { return f(tx) })
+}
+
+// writeDirect is write for who has a statement for each of many rows.
+func (s *Store) writeDirect(ctx context.Context, doing string, f func(tx *sql.Tx, d *direct) error) error {
 	return s.onWriter(ctx, doing, func(c *sql.Conn) error {
-		err := transact(ctx, c, f)
+		d := newDirect(ctx, c)
+		err := transact(ctx, c, func(tx *sql.Tx) error { return errors.Join(f(tx, d), d.close()) })
 		if err != nil {
 			s.records.forget() // they speak of rows that were rolled back
 		}
