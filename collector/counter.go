@@ -227,6 +227,7 @@ func (c *Counter) take() *batch {
 	if c.batch.sessions == 0 {
 		return nil
 	}
+	c.batch.settle()
 	c.taken, c.batch, c.spare = c.batch, c.spare, nil
 	if c.batch == nil {
 		c.batch = newBatch()
@@ -238,6 +239,7 @@ func (c *Counter) take() *batch {
 // giveBack makes b, whose commit failed, the present batch again, with what was
 // added meanwhile. It goes this way round because b may be the larger by far.
 func (c *Counter) giveBack(b *batch) {
+	c.batch.settle()
 	b.merge(c.batch)
 	b.id = c.batch.id + 1
 	c.batch = b
@@ -247,6 +249,7 @@ func (c *Counter) giveBack(b *batch) {
 func (c *Counter) abandon(cause error) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.batch.settle() // what a Tally counted is not the next batch's
 	lost := c.batch.sessions
 	c.stats.Lost += lost
 	c.batch.reset(c.batch.id + 1)
