@@ -193,7 +193,13 @@ func (s *Store) write(ctx context.Context, doing string, f func(tx *sql.Tx) erro
 func (s *Store) writeDirect(ctx context.Context, doing string, f func(tx *sql.Tx, d *direct) error) error {
 	return s.onWriter(ctx, doing, func(c *sql.Conn) error {
 		d := newDirect(ctx, c)
-		err := transact(ctx, c, func(tx *sql.Tx) error { return errors.Join(f(tx, d), d.close()) })
+		err := transact(ctx, c, func(tx *sql.Tx) error {
+			if err := f(tx, d); err != nil {
+				_ = d.close() // which fails for the same reason, if at all
+				return err
+			}
+			return d.close()
+		})
 		if err != nil {
 			s.records.forget() // they speak of rows that were rolled back
 		}
@@ -259,7 +265,7 @@ func explain(ctx context.Context, doing string, err error) error {
 	if f, ok := errors.AsType[fault](err); ok {
 		return f
 	}
-	if ctx.Err() != nil && (errors.Is(err, sql.ErrTxDone) || errors.Is(err, ctx.Err())) {
+	if ctx.Err() != nil && (errors.Is(err, sql.ErrTxDone) || errors.Is(err, sql.ErrConnDone) || errors.Is(err, ctx.Err())) {
 		err = context.Cause(ctx)
 	}
 	return fmt.Errorf("aggregator: %s: %w", doing, err)
