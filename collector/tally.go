@@ -82,6 +82,7 @@ func (t *Tally) Add() {
 	for i := range t.lines {
 		t.lines[i].count()
 	}
+	t.lines[0].row.sessions++
 	c.stats.Counted++
 	c.batch.sessions++
 	c.mu.Unlock()
