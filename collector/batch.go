@@ -29,6 +29,7 @@ func (k key) size() int { return keyOverhead + len(k.domain) + len(k.record) + l
 
 type row struct {
 	success, failure int64 // sessions
+	sessions         int64 // of both, those whose first policy this is
 	details          map[schema.DetailsText]int64
 }
 
@@ -97,6 +98,7 @@ func (b *batch) merge(o *batch) {
 		to := b.row(k)
 		to.success += from.success
 		to.failure += from.failure
+		to.sessions += from.sessions
 		for d, n := range from.details {
 			b.addDetails(to, d)
 			to.details[d] += n

@@ -103,6 +103,7 @@ func (t *Tally) settle() {
 			l.row.details[d] += t.pending
 		}
 	}
+	t.lines[0].row.sessions += t.pending
 	t.pending = 0
 }
 
