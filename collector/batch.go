@@ -8,9 +8,10 @@ import (
 
 // batch is what is committed at once.
 type batch struct {
-	id       uint64    // grows from batch to batch, from 1
+	id       uint64    // grows from batch to batch, from 1, and with each settle
 	since    time.Time // of the first session
 	sessions int64
+	tallies  []*Tally // that entered, and may have counted what rows do not have
 	rows     map[key]*row
 	keys     int // rows, and details within rows
 	bytes    int // of memory that rows take up
@@ -28,6 +29,7 @@ func (k key) size() int { return keyOverhead + len(k.domain) + len(k.record) + l
 
 type row struct {
 	success, failure int64 // sessions
+	sessions         int64 // of both, those whose first policy this is
 	details          map[schema.DetailsText]int64
 }
 
@@ -36,7 +38,22 @@ func newBatch() *batch { return &batch{id: 1, rows: map[key]*row{}} }
 // reset empties b, which keeps the room that its map has grown to.
 func (b *batch) reset(id uint64) {
 	clear(b.rows)
-	*b = batch{id: id, rows: b.rows}
+	*b = batch{id: id, rows: b.rows, tallies: b.tallies[:0]}
+}
+
+// maxUnsettled bounds the Tallies of a batch that rows are yet to get something
+// from: whoever has them may have let go of them.
+const maxUnsettled = 1 << 14
+
+// settle gives rows what their Tallies counted, which then have to enter again. To
+// do so once a batch, and not with each session, leaves little for Tally.Add.
+func (b *batch) settle() {
+	for _, t := range b.tallies {
+		t.settle()
+	}
+	clear(b.tallies)
+	b.tallies = b.tallies[:0]
+	b.id++
 }
 
 // row is the row of k, which is made if b has none.
@@ -75,12 +92,13 @@ func (b *batch) knowsDetails(k key, d schema.DetailsText) bool {
 	return ok
 }
 
-// merge adds all of o to b.
+// merge adds all of o, which is settled, to b.
 func (b *batch) merge(o *batch) {
 	for k, from := range o.rows {
 		to := b.row(k)
 		to.success += from.success
 		to.failure += from.failure
+		to.sessions += from.sessions
 		for d, n := range from.details {
 			b.addDetails(to, d)
 			to.details[d] += n

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math"
 	"runtime"
 	"sync"
 	"time"
@@ -18,7 +19,7 @@ type CounterOptions struct {
 	Interval time.Duration // how long a session waits for its commit at most; 1 s
 	MaxKeys  int           // distinct keys that cause a commit at once; 10,000
 	MaxHeld  int           // distinct keys that are held while commits fail; 200,000
-	Grace    time.Duration // for the last commits, after the end of Run's context; 10 s
+	Grace    time.Duration // of the last commits, from one that works to the next; 60 s
 	Logger   *slog.Logger  // nil discards
 }
 
@@ -27,6 +28,9 @@ const (
 	// are bounded beside their number.
 	maxKeyBytes  = 8 << 20  // cause a commit at once
 	maxHeldBytes = 96 << 20 // are held while commits fail
+
+	// patience is how long a commit at low priority may go on after the end.
+	patience = time.Second
 
 	firstBackoff = 100 * time.Millisecond
 	lastBackoff  = 30 * time.Second
@@ -73,7 +77,7 @@ func NewCounter(sink Sink, source string, o CounterOptions) *Counter {
 	o.Interval = cmp.Or(o.Interval, time.Second)
 	o.MaxKeys = cmp.Or(o.MaxKeys, 10_000)
 	o.MaxHeld = cmp.Or(o.MaxHeld, 200_000)
-	o.Grace = cmp.Or(o.Grace, 10*time.Second)
+	o.Grace = cmp.Or(o.Grace, time.Minute)
 	o.Logger = cmp.Or(o.Logger, slog.New(slog.DiscardHandler))
 	return &Counter{
 		sink: sink, source: source, options: o,
@@ -96,32 +100,47 @@ func (c *Counter) Stats() Stats {
 
 // Run commits until ctx ends, then commits the rest. Whoever adds sessions
 // should have stopped by then. The error says how many sessions could not be
-// committed within the grace and are lost.
+// committed and are lost: the last commits are given up when none has worked for
+// as long as the grace.
 func (c *Counter) Run(ctx context.Context) error {
-	done := make(chan error, 1)
+	done := make(chan struct{})
 	go func() {
+		defer close(done)
 		// Receiving matters more than writing. The thread is never unlocked, so
 		// it ends with this goroutine and takes its low priority with it.
 		runtime.LockOSThread()
 		lowerPriority()
-		done <- c.write(ctx)
+		c.write(ctx)
 	}()
-	return <-done
+	<-done
+	// The last commits do not stand back: what they do not get done is lost.
+	return c.finish(ctx)
 }
 
-// write is Run on a thread of its own.
-func (c *Counter) write(ctx context.Context) error {
-	// A commit under way is not cut off by the end of ctx: the grace applies.
+// write commits until ctx ends, on a thread of its own.
+func (c *Counter) write(ctx context.Context) {
+	// A commit under way is not cut off by the end of ctx. But with other work on
+	// all processors it may not get anywhere at this priority: finish then repeats it.
 	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
-	defer context.AfterFunc(ctx, func() { time.AfterFunc(c.options.Grace, cancel) })()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(min(c.options.Grace, patience), cancel) })()
 
 	var backoff time.Duration // 0 unless the last commit failed
-	for c.await(ctx, backoff) {
+	for ctx.Err() == nil && c.await(ctx, backoff) {
 		backoff = c.attempt(work, backoff)
 	}
+}
+
+// finish commits what is left when nothing is added any more.
+func (c *Counter) finish(ctx context.Context) error {
+	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	grace := time.AfterFunc(c.options.Grace, cancel)
+	defer grace.Stop()
+
+	var backoff time.Duration
 	for {
-		err := c.Flush(work)
+		err := c.flush(work, c.options.MaxKeys, func() { grace.Reset(c.options.Grace) })
 		if err == nil {
 			return nil
 		}
@@ -173,12 +192,15 @@ func (c *Counter) due() (t time.Time, waiting bool) {
 // attempt commits once. It returns how long to wait before the next attempt if
 // this one failed after a wait of backoff, else 0.
 func (c *Counter) attempt(ctx context.Context, backoff time.Duration) time.Duration {
-	err := c.Flush(ctx)
+	err := c.flush(ctx, c.options.MaxKeys, func() {})
 	if err == nil {
 		if backoff > 0 {
 			c.options.Logger.Info("commits work again", "source", c.source)
 		}
 		return 0
+	}
+	if ctx.Err() != nil {
+		return 0 // cut off, and repeated by finish
 	}
 	backoff = nextBackoff(backoff)
 	c.options.Logger.Error("commit failed, its counts are kept", "source", c.source, "error", err, "retry", backoff)
@@ -189,9 +211,15 @@ func nextBackoff(d time.Duration) time.Duration {
 	return min(max(2*d, firstBackoff), lastBackoff)
 }
 
-// Flush commits all that was added before the call. After an error the counts
-// are kept, for Run or another Flush to commit.
+// Flush commits all that was added before the call, all or nothing. After an
+// error the counts are kept, for Run or another Flush to commit.
 func (c *Counter) Flush(ctx context.Context) error {
+	return c.flush(ctx, math.MaxInt, func() {})
+}
+
+// flush is Flush in commits of about so many keys each. After an error what was
+// not committed is kept. It calls committed after each commit.
+func (c *Counter) flush(ctx context.Context, keys int, committed func()) error {
 	select {
 	case c.writing <- struct{}{}:
 		defer func() { <-c.writing }()
@@ -202,21 +230,33 @@ func (c *Counter) Flush(ctx context.Context) error {
 	if b == nil {
 		return nil
 	}
-	err := c.sink.Record(ctx, c.source, nil, b.counts())
+	size := b.keys
+	for _, p := range b.pieces(keys) {
+		if err := c.sink.Record(ctx, c.source, nil, p.counts()); err != nil {
+			c.giveBack(b)
+			return fmt.Errorf("collector: committing counts of %s: %w", c.source, err)
+		}
+		c.committed(b, p)
+		committed()
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.taken = nil
-	if err != nil {
-		c.giveBack(b)
-		c.stats.Failed++
-		return fmt.Errorf("collector: committing counts of %s: %w", c.source, err)
-	}
-	c.stats.Commits++
-	c.stats.Committed += b.sessions
-	if b.keys < 2*c.options.MaxKeys { // not what an outage has blown up
+	if size < 2*c.options.MaxKeys { // not what an outage has blown up
 		c.spare = b
 	}
 	return nil
+}
+
+// committed takes p, a piece of b, from what is yet to be committed.
+func (c *Counter) committed(b, p *batch) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.stats.Commits++
+	c.stats.Committed += p.sessions
+	if p != b {
+		b.remove(p)
+	}
 }
 
 // take puts an empty batch in the place of the present one, or returns nil if
@@ -227,6 +267,7 @@ func (c *Counter) take() *batch {
 	if c.batch.sessions == 0 {
 		return nil
 	}
+	c.batch.settle()
 	c.taken, c.batch, c.spare = c.batch, c.spare, nil
 	if c.batch == nil {
 		c.batch = newBatch()
@@ -238,6 +279,11 @@ func (c *Counter) take() *batch {
 // giveBack makes b, whose commit failed, the present batch again, with what was
 // added meanwhile. It goes this way round because b may be the larger by far.
 func (c *Counter) giveBack(b *batch) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.taken = nil
+	c.stats.Failed++
+	c.batch.settle()
 	b.merge(c.batch)
 	b.id = c.batch.id + 1
 	c.batch = b
@@ -247,6 +293,7 @@ func (c *Counter) giveBack(b *batch) {
 func (c *Counter) abandon(cause error) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.batch.settle() // what a Tally counted is not the next batch's
 	lost := c.batch.sessions
 	c.stats.Lost += lost
 	c.batch.reset(c.batch.id + 1)

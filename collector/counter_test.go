@@ -379,28 +379,165 @@ func TestLossAtTheEnd(t *testing.T) {
 	})
 }
 
-// TestEndDoesNotCutOffCommit holds that the sink sees its context end only
-// after the grace.
+// takes is a sink whose commits take so long, unless they are cut off.
+func takes(duration func() time.Duration) sink {
+	return sink{fail: func(ctx context.Context) error {
+		select {
+		case <-time.After(duration()):
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}}
+}
+
+// TestEndDoesNotCutOffCommit: a commit under way at the end of Run's context has a
+// moment more.
 func TestEndDoesNotCutOffCommit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := sink{fail: func(ctx context.Context) error {
-			select {
-			case <-time.After(5 * time.Second):
-				return nil
-			case <-ctx.Done():
-				return ctx.Err()
-			}
-		}}
+		s := takes(func() time.Duration { return patience / 2 })
 		c := NewCounter(&s, "test", CounterOptions{})
 		stop := run(t, c)
 		c.Add(day, session("a.example"))
-		time.Sleep(2 * time.Second) // the commit is under way
+		time.Sleep(1100 * time.Millisecond) // the commit is under way
 		if err := stop(); err != nil {
 			t.Fatal(err)
 		}
 		want := Stats{Counted: 1, Committed: 1, Commits: 1}
 		if got := c.Stats(); got != want {
 			t.Errorf("stats %+v, want %+v", got, want)
+		}
+	})
+}
+
+// TestEndRepeatsSlowCommit: one that gets nowhere is repeated, and has the grace
+// for itself.
+func TestEndRepeatsSlowCommit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		commits := 0
+		s := takes(func() time.Duration {
+			if commits++; commits == 1 {
+				return time.Hour // at nice 19 beside a busy machine
+			}
+			return 59 * time.Second
+		})
+		c := NewCounter(&s, "test", CounterOptions{Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		stop := run(t, c)
+		c.Add(day, session("a.example"))
+		time.Sleep(2 * time.Second)
+		c.Add(day, session("a.example"))
+		if err := stop(); err != nil {
+			t.Fatal(err)
+		}
+		want := Stats{Counted: 2, Committed: 2, Commits: 1, Failed: 1}
+		if got := c.Stats(); got != want {
+			t.Errorf("stats %+v, want %+v", got, want)
+		}
+		if log.Len() > 0 {
+			t.Errorf("nothing is wrong, but the log says:\n%s", &log)
+		}
+	})
+}
+
+// held is a Counter that an outage left with so many domains, each with two
+// sessions, a failure with two policies and a success.
+func held(t *testing.T, s *sink, domains int) *Counter {
+	c := NewCounter(s, "test", CounterOptions{MaxKeys: 10})
+	for i := range domains {
+		failure := session(fmt.Sprintf("d%d.example", i), "x")
+		failure.Results = append(failure.Results, schema.Result{Policy: schema.Policy{Type: schema.TLSA, Domain: "mx.example"}})
+		c.Add(day, failure)
+		c.Add(day, session(failure.Domain))
+	}
+	return c
+}
+
+// TestLastCommitsInPieces: each has the grace for itself, so that none is given up
+// as long as they work, however long all of them take.
+func TestLastCommitsInPieces(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := takes(func() time.Duration { return 50 * time.Second })
+		c := held(t, &s, 20) // 60 keys
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := c.Run(ctx); err != nil {
+			t.Fatal(err)
+		}
+		want := Stats{Counted: 40, Committed: 40, Commits: 7} // no domain is cut in two: 9 keys each
+		if got := c.Stats(); got != want {
+			t.Errorf("stats %+v, want %+v", got, want)
+		}
+		totals := map[string]int64{}
+		for i := range 20 {
+			d := fmt.Sprintf(`2024-10-04 d%d.example "v=TLSRPTv1" `, i)
+			totals[d+"no-policy-found success"], totals[d+"no-policy-found failure"] = 1, 1
+			totals[d+"no-policy-found validation-failurex"], totals[d+"tlsa success"] = 1, 1
+		}
+		s.check(t, totals)
+		if b := c.spare; b != nil {
+			t.Errorf("what an outage has blown up is kept: %d keys", b.keys)
+		}
+	})
+}
+
+// TestLossInPieces: what the last commits could not take is counted, to the session.
+func TestLossInPieces(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		commits := 0
+		s := sink{fail: func(context.Context) error {
+			if commits++; commits > 3 {
+				return errDisk
+			}
+			return nil
+		}}
+		c := held(t, &s, 20)
+		start := time.Now()
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		err := c.Run(ctx)
+		if !errors.Is(err, errDisk) || !strings.Contains(err.Error(), " 22 sessions") {
+			t.Errorf("error %v, want 22 sessions lost for want of disk", err)
+		}
+		if got := time.Since(start); got != time.Minute {
+			t.Errorf("gave up after %v", got)
+		}
+		st := c.Stats()
+		if st.Counted != 40 || st.Committed != 18 || st.Lost != 22 || st.Commits != 3 {
+			t.Errorf("stats %+v, want 18 committed and 22 lost", st)
+		}
+		if c.batch.keys != 0 || c.batch.bytes != 0 {
+			t.Errorf("%d keys, %d bytes are held", c.batch.keys, c.batch.bytes)
+		}
+	})
+}
+
+// TestPieceThatFails: it is tried again with what was added meanwhile, and no
+// piece that worked is.
+func TestPieceThatFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		commits := 0
+		s := sink{fail: func(context.Context) error {
+			if commits++; commits == 3 {
+				return errDisk
+			}
+			return nil
+		}}
+		c := held(t, &s, 20)
+		bytes := c.batch.bytes
+		stop := run(t, c)
+		time.Sleep(2 * time.Second)
+		if st := c.Stats(); st.Committed != 40 || st.Failed != 1 {
+			t.Errorf("stats %+v, want 40 committed after a failure", st)
+		}
+		if c.batch.sessions != 0 || c.batch.keys != 0 || c.batch.bytes != 0 || bytes == 0 {
+			t.Errorf("%d sessions, %d keys, %d bytes are held", c.batch.sessions, c.batch.keys, c.batch.bytes)
+		}
+		if err := stop(); err != nil {
+			t.Fatal(err)
+		}
+		if n := s.totals[`2024-10-04 d7.example "v=TLSRPTv1" tlsa success`]; n != 1 || len(s.totals) != 80 {
+			t.Errorf("%d totals, of d7.example %d", len(s.totals), n)
 		}
 	})
 }
@@ -442,6 +579,46 @@ func TestConcurrent(t *testing.T) {
 		want[fmt.Sprintf(`2024-10-04 d%d.example "v=TLSRPTv1" no-policy-found success`, i)] = 4 * each / 20
 	}
 	s.check(t, want)
+}
+
+// TestForgottenTallies counts sessions whose Tally is used once, beside one that is
+// kept: the batch does not hold on to them.
+func TestForgottenTallies(t *testing.T) {
+	var s sink
+	c := NewCounter(&s, "test", CounterOptions{})
+	kept := c.Tally(day, session("a.example"))
+	const n = 3*maxUnsettled + 5
+	for range n {
+		kept.Add()
+		c.Add(day, session("a.example", "x"))
+		if len(c.batch.tallies) > maxUnsettled {
+			t.Fatalf("%d Tallies are held", len(c.batch.tallies))
+		}
+	}
+	if err := c.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s.check(t, map[string]int64{
+		`2024-10-04 a.example "v=TLSRPTv1" no-policy-found success`:             n,
+		`2024-10-04 a.example "v=TLSRPTv1" no-policy-found failure`:             n,
+		`2024-10-04 a.example "v=TLSRPTv1" no-policy-found validation-failurex`: n,
+	})
+}
+
+// TestLostTally holds that what was given up is not committed after all.
+func TestLostTally(t *testing.T) {
+	var s sink
+	c := NewCounter(&s, "test", CounterOptions{})
+	kept := c.Tally(day, session("a.example"))
+	kept.Add()
+	if err := c.abandon(errDisk); !errors.Is(err, errDisk) {
+		t.Fatal(err)
+	}
+	kept.Add()
+	if err := c.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s.check(t, map[string]int64{`2024-10-04 a.example "v=TLSRPTv1" no-policy-found success`: 1})
 }
 
 // TestTallySize compares what Tallies say of themselves with the heap.
