@@ -158,9 +158,13 @@ func (s *Source) receive(ctx context.Context, l *listener, queue *queue) error {
 		<-interrupted // so that it does not hit rest
 	}
 	if ctx.Err() != nil && (err == nil || errors.Is(err, os.ErrDeadlineExceeded)) {
-		// Without its name nobody finds the socket any more, and what was sent
-		// before is in the queue: nothing is lost between the two.
+		// Without its name nobody finds the socket any more, who had found it is
+		// refused from now on, and what was sent before is in the queue: nothing is
+		// lost between the two. A socket that was passed goes on without us.
 		l.unbind()
+		if l.place != nil {
+			_ = l.conn.CloseRead()
+		}
 		fresh = false
 		err = recv.rest(each)
 	}
