@@ -72,6 +72,7 @@ type Source struct {
 	known     tallies
 	batchKeys int // commitKeys
 	sink      *positioned
+	readAt    time.Time  // when the newest line was read; zero: none was
 	since     time.Time  // of the first line that no commit has; zero: there is none
 	commits   chan error // of the commit under way; nil: there is none
 
@@ -214,7 +215,7 @@ func (s *Source) read(ctx context.Context) error {
 		case !errors.Is(err, context.DeadlineExceeded):
 			return fmt.Errorf("postfixlog: %s: %w", s.name, err)
 		default:
-			s.parser.Flush(time.Now(), s.take)
+			s.idle()
 		}
 		s.retry()
 		if err := s.makeRoom(ctx); err != nil {
@@ -229,7 +230,16 @@ func (s *Source) read(ctx context.Context) error {
 func (s *Source) parse(chunk []byte) {
 	s.touch()
 	s.parser.Parse(chunk, s.take)
+	s.readAt = time.Now()
 	s.spans.read(s.parser, s.tail.Stats().Gaps)
+}
+
+// idle gives up what waited too long, by the clock of the log: lines may come hours
+// after they were written, from another host or from before an outage.
+func (s *Source) idle() {
+	if !s.readAt.IsZero() {
+		s.parser.Flush(s.parser.newest().Add(time.Since(s.readAt)), s.take)
+	}
 }
 
 // GiveUp drops the sessions whose last line has not come. Of a Past, whose next
