@@ -1,4 +1,4 @@
-# Targets: build (default), install, demo, check, test, bench, clean.
+# Targets: build (default), install, demo, check, test, bench, soak, fuzz, clean.
 
 GO      ?= go
 PREFIX  ?= /usr/local
@@ -7,7 +7,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo deve
 # SQLite is C.
 export CGO_ENABLED = 1
 
-.PHONY: build install demo check test bench clean
+.PHONY: build install demo check test bench soak fuzz clean
 
 build:
 	$(GO) build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/tlsrpt-agent ./cmd/tlsrpt-agent
@@ -32,6 +32,16 @@ test:
 # A log of 1 GB is read, beside grep and pflogsumm where that is installed.
 bench:
 	TLSRPT_BENCH_LOG_MB=$${TLSRPT_BENCH_LOG_MB:-1024} $(GO) test -bench . -run '^$$' ./...
+
+# A simulated week of load, faults and restarts, and an account of every session.
+SOAK ?= 1h
+soak: build
+	$(GO) run ./internal/soak -agent bin/tlsrpt-agent -for $(SOAK)
+
+# Every fuzz target, one after the other, each for so long.
+FUZZTIME ?= 1m
+fuzz:
+	GO='$(GO)' scripts/fuzz $(FUZZTIME)
 
 clean:
 	rm -rf bin

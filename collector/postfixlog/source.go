@@ -181,6 +181,7 @@ func (p *positioned) Record(ctx context.Context, source string, _ []byte, counts
 // again at the next start.
 func (s *Source) Run(ctx context.Context, sink collector.Sink) error {
 	defer s.tail.Close()
+	defer s.tellDropped()
 	defer s.publish()
 	s.sink = &positioned{Sink: sink}
 	s.counter = collector.NewCounter(s.sink, s.name, collector.CounterOptions{MaxHeld: maxHeld, Logger: s.log})
@@ -194,6 +195,22 @@ func (s *Source) Run(ctx context.Context, sink collector.Sink) error {
 	work, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastCommit)
 	defer cancel()
 	return errors.Join(err, s.commitUntil(work))
+}
+
+// tellDropped says at the end which sessions were not counted, and why.
+func (s *Source) tellDropped() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var reasons []any
+	for _, why := range slices.Sorted(maps.Keys(s.stats.Dropped)) {
+		reasons = append(reasons, slog.Int64(string(why), s.stats.Dropped[why]))
+	}
+	for _, why := range slices.Sorted(maps.Keys(s.stats.Parser.Dropped)) {
+		if n := s.stats.Parser.Dropped[why]; n > 0 {
+			reasons = append(reasons, slog.Int64(string(why), n))
+		}
+	}
+	s.log.Info("sessions were read", "source", s.name, "counted", s.stats.Counted, slog.Group("dropped", reasons...))
 }
 
 // read moves sessions from the log to the counter, and commits.
