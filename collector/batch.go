@@ -12,6 +12,7 @@ type batch struct {
 	since    time.Time // of the first session
 	sessions int64
 	rows     map[key]*row
+	crowds   map[crowdKey]*crowd
 	keys     int // rows, and details within rows
 	bytes    int // of memory that rows take up
 }
@@ -32,12 +33,13 @@ type row struct {
 	details          map[schema.DetailsText]int64
 }
 
-func newBatch() *batch { return &batch{id: 1, rows: map[key]*row{}} }
+func newBatch() *batch { return &batch{id: 1, rows: map[key]*row{}, crowds: map[crowdKey]*crowd{}} }
 
 // reset empties b, which keeps the room that its map has grown to.
 func (b *batch) reset(id uint64) {
 	clear(b.rows)
-	*b = batch{id: id, rows: b.rows}
+	clear(b.crowds)
+	*b = batch{id: id, rows: b.rows, crowds: b.crowds}
 }
 
 // row is the row of k, which is made if b has none.
@@ -79,7 +81,10 @@ func (b *batch) knowsDetails(k key, d schema.DetailsText) bool {
 // merge adds all of o to b.
 func (b *batch) merge(o *batch) {
 	for k, from := range o.rows {
+		before, crowd := b.keys, b.crowd(k)
 		to := b.row(k)
+		crowd.policies += b.keys - before
+		before = b.keys
 		to.success += from.success
 		to.failure += from.failure
 		to.sessions += from.sessions
@@ -87,6 +92,7 @@ func (b *batch) merge(o *batch) {
 			b.addDetails(to, d)
 			to.details[d] += n
 		}
+		crowd.details += b.keys - before
 	}
 	b.sessions += o.sessions
 }

@@ -16,6 +16,7 @@ type Tally struct {
 	counter *Counter
 	lines   []line
 	batch   uint64 // the id of the batch that the rows of lines belong to; 0 is none
+	folded  bool   // in that batch
 }
 
 // line is one policy of a session.
@@ -24,6 +25,7 @@ type line struct {
 	failed  bool
 	details []schema.DetailsText
 	row     *row
+	counted []schema.DetailsText // in row: details, or what they were folded to
 }
 
 // Tally prepares s, which must be in canonical form, for day. It counts nothing.
@@ -85,6 +87,9 @@ func (t *Tally) Add() {
 	t.lines[0].row.sessions++
 	c.stats.Counted++
 	c.batch.sessions++
+	if t.folded {
+		c.stats.Folded++
+	}
 	c.mu.Unlock()
 }
 
@@ -94,7 +99,7 @@ func (l *line) count() {
 	} else {
 		l.row.success++
 	}
-	for _, d := range l.details {
+	for _, d := range l.counted {
 		l.row.details[d]++
 	}
 }
@@ -106,12 +111,9 @@ func (c *Counter) enter(t *Tally) bool {
 	if !c.admits(t) {
 		return false
 	}
+	t.folded = false
 	for i := range t.lines {
-		l := &t.lines[i]
-		l.row = b.row(l.key)
-		for _, d := range l.details {
-			b.addDetails(l.row, d)
-		}
+		t.folded = b.place(&t.lines[i]) || t.folded
 	}
 	t.batch = b.id
 	if b.sessions == 0 {
