@@ -99,6 +99,10 @@ type Options struct {
 	// [collector.Native] source.
 	MXHostReports bool
 
+	// Attempted is told of each attempt to deliver, before its outcome is stored.
+	// Nil: nobody is.
+	Attempted func(aggregator.Delivery, aggregator.Outcome)
+
 	// Logger nil discards.
 	Logger *slog.Logger
 }
@@ -334,7 +338,7 @@ func (a *Agent) switchOn(ctx context.Context) error {
 
 // submitDue plans and delivers what comes due, until ctx ends.
 func (a *Agent) submitDue(ctx context.Context) error {
-	d := a.newDelivery(aggregator.DeliveryFilter{}, nil)
+	d := a.newDelivery(aggregator.DeliveryFilter{}, a.o.Attempted)
 	p := a.newPlanning(ctx, Submission{}, d.wake)
 	var delivering sync.WaitGroup
 	var errs errorList

@@ -24,7 +24,7 @@ func (s *Store) RecordImported(ctx context.Context, source string, rows []Import
 	if looking {
 		part = s.keys.lookingPart(source)
 	}
-	err = s.write(ctx, "recording what was imported from "+source, func(tx *sql.Tx) error {
+	err = s.writeDirect(ctx, "recording what was imported from "+source, func(tx *sql.Tx, d *direct) error {
 		counts = nil
 		for _, row := range rows {
 			c, err := s.growth(tx, source, row)
@@ -35,7 +35,7 @@ func (s *Store) RecordImported(ctx context.Context, source string, rows []Import
 				counts = append(counts, c)
 			}
 		}
-		r := recorder{Tx: tx, store: s, now: time.Now(), closed: map[schema.Day]bool{}, looking: part}
+		r := recorder{Tx: tx, direct: d, store: s, now: time.Now(), closed: map[schema.Day]bool{}, looking: part}
 		return r.recordAll(s.sightings(counts))
 	})
 	return counts, err

@@ -44,8 +44,10 @@ var packer, unpacker = func() (p, u *strings.Replacer) {
 
 // pack is the form of text that is stored.
 func pack(text string) string {
-	if strings.ContainsFunc(text, func(r rune) bool { return r < ' ' }) {
-		return verbatim + text
+	for i := range len(text) {
+		if text[i] < ' ' {
+			return verbatim + text
+		}
 	}
 	return packer.Replace(text)
 }

@@ -44,8 +44,8 @@ func (s *Store) record(ctx context.Context, e entry) error {
 		return fmt.Errorf("aggregator: position of %s has %d bytes, more than %d", e.source, len(e.cursor), maxCursor)
 	}
 	sightings := s.sightings(e.counts)
-	return s.write(ctx, "recording the counts of "+e.source, func(tx *sql.Tx) error {
-		r := recorder{Tx: tx, store: s, now: time.Now(), closed: map[schema.Day]bool{}, looking: e.part}
+	return s.writeDirect(ctx, "recording the counts of "+e.source, func(tx *sql.Tx, d *direct) error {
+		r := recorder{Tx: tx, direct: d, store: s, now: time.Now(), closed: map[schema.Day]bool{}, looking: e.part}
 		if err := r.recordAll(sightings); err != nil {
 			return err
 		}
@@ -99,9 +99,9 @@ func (s *Store) sightings(counts []schema.Count) []sighting {
 // be made wrong by another process.
 type recorder struct {
 	*sql.Tx
+	*direct // for what is done once a row
 	store   *Store
 	now     time.Time
-	count   *sql.Stmt // the one statement of the steady state
 	closed  map[schema.Day]bool
 	at      domainDayAt
 	used    []wording
@@ -122,12 +122,7 @@ type domainDayAt struct {
 	detailsFull  bool
 }
 
-func (r *recorder) recordAll(all []sighting) (err error) {
-	r.count, err = r.Prepare(`UPDATE tally SET success = success + ?, failure = failure + ?
-		WHERE day = ? AND domain = ? AND part = ? AND policy = ?`)
-	if err != nil {
-		return err
-	}
+func (r *recorder) recordAll(all []sighting) error {
 	for i := range all {
 		c := &all[i]
 		if i == 0 || c.Day != r.at.day || c.domain != r.at.domain {
@@ -145,7 +140,7 @@ func (r *recorder) recordAll(all []sighting) (err error) {
 	if err := errors.Join(r.leave(), r.storeUsed()); err != nil || r.folded == 0 {
 		return err
 	}
-	_, err = r.Exec(`INSERT INTO meta (name, value) VALUES ('folded', ?)
+	_, err := r.Exec(`INSERT INTO meta (name, value) VALUES ('folded', ?)
 		ON CONFLICT (name) DO UPDATE SET value = value + excluded.value`, r.folded)
 	return err
 }
@@ -171,7 +166,9 @@ func (r *recorder) record(c *sighting) error {
 // policy, INSERT OR IGNORE finds NULL in its place and does nothing. To ask
 // first, in a statement or a SELECT of its own, doubles the cost of a new row.
 func (r *recorder) tally(c *sighting) (policy int64, err error) {
-	n, err := affected(r.count.Exec(c.Success, c.Failure, c.Day, c.domain, r.at.part, c.policy))
+	n, err := r.exec(`UPDATE tally SET success = success + ?, failure = failure + ?
+		WHERE day = ? AND domain = ? AND part = ? AND policy = ?`,
+		c.Success, c.Failure, int64(c.Day), c.domain, int64(r.at.part), c.policy)
 	if err != nil || n > 0 {
 		return c.policy, err
 	}
@@ -179,9 +176,9 @@ func (r *recorder) tally(c *sighting) (policy int64, err error) {
 		return 0, err
 	}
 	if !r.at.policiesFull {
-		n, err = affected(r.Exec(`INSERT OR IGNORE INTO tally (day, domain, part, policy, success, failure)
+		n, err = r.exec(`INSERT OR IGNORE INTO tally (day, domain, part, policy, success, failure)
 			VALUES (?1, ?2, ?3, iif((SELECT count(*) FROM tally WHERE day = ?1 AND domain = ?2 AND part = ?3) < ?4, ?5, NULL), ?6, ?7)`,
-			c.Day, c.domain, r.at.part, maxPolicies, c.policy, c.Success, c.Failure))
+			int64(c.Day), c.domain, int64(r.at.part), int64(maxPolicies), c.policy, c.Success, c.Failure)
 		if err != nil {
 			return 0, err
 		}
@@ -206,25 +203,25 @@ func (r *recorder) foldPolicy(c *sighting) (policy int64, err error) {
 		r.folded += c.Success + c.Failure
 	}
 	r.use(wording{"policy", policy, c.Day, string(text)})
-	_, err = r.Exec(`INSERT INTO tally (day, domain, part, policy, success, failure) VALUES (?, ?, ?, ?, ?, ?)
+	_, err = r.exec(`INSERT INTO tally (day, domain, part, policy, success, failure) VALUES (?, ?, ?, ?, ?, ?)
 		ON CONFLICT (day, domain, part, policy) DO UPDATE SET success = success + excluded.success, failure = failure + excluded.failure`,
-		c.Day, c.domain, r.at.part, policy, c.Success, c.Failure)
+		int64(c.Day), c.domain, int64(r.at.part), policy, c.Success, c.Failure)
 	return policy, err
 }
 
 // tallyDetails counts details of sessions that were counted under policy.
 func (r *recorder) tallyDetails(c *sighting, policy int64, d schema.DetailsCount) error {
 	id := r.store.keys.details(d.Details)
-	n, err := affected(r.Exec(`UPDATE tally_detail SET sessions = sessions + ?
+	n, err := r.exec(`UPDATE tally_detail SET sessions = sessions + ?
 		WHERE day = ? AND domain = ? AND part = ? AND policy = ? AND detail = ?`,
-		d.Sessions, c.Day, c.domain, r.at.part, policy, id))
+		d.Sessions, int64(c.Day), c.domain, int64(r.at.part), policy, id)
 	if err != nil || n > 0 {
 		return err
 	}
 	if !r.at.detailsFull {
-		n, err = affected(r.Exec(`INSERT OR IGNORE INTO tally_detail (day, domain, part, policy, detail, sessions)
+		n, err = r.exec(`INSERT OR IGNORE INTO tally_detail (day, domain, part, policy, detail, sessions)
 			VALUES (?1, ?2, ?3, ?4, iif((SELECT count(*) FROM tally_detail WHERE day = ?1 AND domain = ?2 AND part = ?3) < ?5, ?6, NULL), ?7)`,
-			c.Day, c.domain, r.at.part, policy, maxDetails, id, d.Sessions))
+			int64(c.Day), c.domain, int64(r.at.part), policy, int64(maxDetails), id, d.Sessions)
 		if err != nil {
 			return err
 		}
@@ -247,9 +244,9 @@ func (r *recorder) foldDetails(c *sighting, policy int64, d schema.DetailsCount)
 	text := schema.FailureDetails{ResultType: f.ResultType}.Text()
 	id := r.store.keys.details(text)
 	r.use(wording{"detail", id, c.Day, string(text)})
-	_, err = r.Exec(`INSERT INTO tally_detail (day, domain, part, policy, detail, sessions) VALUES (?, ?, ?, ?, ?, ?)
+	_, err = r.exec(`INSERT INTO tally_detail (day, domain, part, policy, detail, sessions) VALUES (?, ?, ?, ?, ?, ?)
 		ON CONFLICT (day, domain, part, policy, detail) DO UPDATE SET sessions = sessions + excluded.sessions`,
-		c.Day, c.domain, r.at.part, policy, id, d.Sessions)
+		int64(c.Day), c.domain, int64(r.at.part), policy, id, d.Sessions)
 	return err
 }
 
@@ -275,9 +272,9 @@ func (r *recorder) storeUsed() error {
 		return cmp.Or(cmp.Compare(a.table, b.table), cmp.Compare(a.id, b.id))
 	})
 	for _, w := range r.used {
-		if _, err := r.Exec(`INSERT INTO `+w.table+` (id, used, text) VALUES (?, ?, ?)
+		if _, err := r.exec(`INSERT INTO `+w.table+` (id, used, text) VALUES (?, ?, ?)
 			ON CONFLICT (id) DO UPDATE SET used = excluded.used WHERE used < excluded.used - ?`,
-			w.id, w.day, pack(w.text), useSlack); err != nil {
+			w.id, int64(w.day), pack(w.text), int64(useSlack)); err != nil {
 			return err
 		}
 	}
@@ -290,8 +287,8 @@ func (r *recorder) useDomain(c *sighting) error {
 	if c.Record != "" {
 		seen = r.seen(c)
 	}
-	n, err := affected(r.Exec(`INSERT INTO domain (id, used, record_seen, name, record) VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING`,
-		c.domain, c.Day, seen, c.Domain, pack(c.Record)))
+	n, err := r.exec(`INSERT INTO domain (id, used, record_seen, name, record) VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING`,
+		c.domain, int64(c.Day), seen, c.Domain, pack(c.Record))
 	if err != nil {
 		return err
 	}
@@ -301,6 +298,6 @@ func (r *recorder) useDomain(c *sighting) error {
 		}
 		return nil
 	}
-	_, err = r.Exec(`UPDATE domain SET used = ?1 WHERE id = ?2 AND used < ?1 - ?3`, c.Day, c.domain, useSlack)
+	_, err = r.exec(`UPDATE domain SET used = ?1 WHERE id = ?2 AND used < ?1 - ?3`, int64(c.Day), c.domain, int64(useSlack))
 	return err
 }

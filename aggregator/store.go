@@ -186,8 +186,20 @@ func (s *Store) Close() error {
 // cost of a count. When ctx ends, database/sql rolls the transaction back
 // between two statements.
 func (s *Store) write(ctx context.Context, doing string, f func(tx *sql.Tx) error) error {
+	return s.writeDirect(ctx, doing, func(tx *sql.Tx, _ *direct) error { return f(tx) })
+}
+
+// writeDirect is write for who has a statement for each of many rows.
+func (s *Store) writeDirect(ctx context.Context, doing string, f func(tx *sql.Tx, d *direct) error) error {
 	return s.onWriter(ctx, doing, func(c *sql.Conn) error {
-		err := transact(ctx, c, f)
+		d := newDirect(ctx, c)
+		err := transact(ctx, c, func(tx *sql.Tx) error {
+			if err := f(tx, d); err != nil {
+				_ = d.close() // which fails for the same reason, if at all
+				return err
+			}
+			return d.close()
+		})
 		if err != nil {
 			s.records.forget() // they speak of rows that were rolled back
 		}
@@ -253,7 +265,7 @@ func explain(ctx context.Context, doing string, err error) error {
 	if f, ok := errors.AsType[fault](err); ok {
 		return f
 	}
-	if ctx.Err() != nil && (errors.Is(err, sql.ErrTxDone) || errors.Is(err, ctx.Err())) {
+	if ctx.Err() != nil && (errors.Is(err, sql.ErrTxDone) || errors.Is(err, sql.ErrConnDone) || errors.Is(err, ctx.Err())) {
 		err = context.Cause(ctx)
 	}
 	return fmt.Errorf("aggregator: %s: %w", doing, err)

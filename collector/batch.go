@@ -8,9 +8,10 @@ import (
 
 // batch is what is committed at once.
 type batch struct {
-	id       uint64    // grows from batch to batch, from 1
+	id       uint64    // grows from batch to batch, from 1, and with each settle
 	since    time.Time // of the first session
 	sessions int64
+	tallies  []*Tally // that entered, and may have counted what rows do not have
 	rows     map[key]*row
 	crowds   map[crowdKey]*crowd
 	keys     int // rows, and details within rows
@@ -39,7 +40,22 @@ func newBatch() *batch { return &batch{id: 1, rows: map[key]*row{}, crowds: map[
 func (b *batch) reset(id uint64) {
 	clear(b.rows)
 	clear(b.crowds)
-	*b = batch{id: id, rows: b.rows, crowds: b.crowds}
+	*b = batch{id: id, rows: b.rows, crowds: b.crowds, tallies: b.tallies[:0]}
+}
+
+// maxUnsettled bounds the Tallies of a batch that rows are yet to get something
+// from: whoever has them may have let go of them.
+const maxUnsettled = 1 << 14
+
+// settle gives rows what their Tallies counted, which then have to enter again. To
+// do so once a batch, and not with each session, leaves little for Tally.Add.
+func (b *batch) settle() {
+	for _, t := range b.tallies {
+		t.settle()
+	}
+	clear(b.tallies)
+	b.tallies = b.tallies[:0]
+	b.id++
 }
 
 // row is the row of k, which is made if b has none.
@@ -78,7 +94,7 @@ func (b *batch) knowsDetails(k key, d schema.DetailsText) bool {
 	return ok
 }
 
-// merge adds all of o to b.
+// merge adds all of o, which is settled, to b.
 func (b *batch) merge(o *batch) {
 	for k, from := range o.rows {
 		before, crowd := b.keys, b.crowd(k)

@@ -268,6 +268,7 @@ func (c *Counter) take() *batch {
 	if c.batch.sessions == 0 {
 		return nil
 	}
+	c.batch.settle()
 	c.taken, c.batch, c.spare = c.batch, c.spare, nil
 	if c.batch == nil {
 		c.batch = newBatch()
@@ -283,6 +284,7 @@ func (c *Counter) giveBack(b *batch) {
 	defer c.mu.Unlock()
 	c.taken = nil
 	c.stats.Failed++
+	c.batch.settle()
 	b.merge(c.batch)
 	b.id = c.batch.id + 1
 	c.batch = b
@@ -292,6 +294,7 @@ func (c *Counter) giveBack(b *batch) {
 func (c *Counter) abandon(cause error) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.batch.settle() // what a Tally counted is not the next batch's
 	lost := c.batch.sessions
 	c.stats.Lost += lost
 	c.batch.reset(c.batch.id + 1)

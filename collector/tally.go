@@ -17,6 +17,8 @@ type Tally struct {
 	lines   []line
 	batch   uint64 // the id of the batch that the rows of lines belong to; 0 is none
 	folded  bool   // in that batch
+	pending int64  // sessions that the rows have yet to get
+	one     [1]line
 }
 
 // line is one policy of a session.
@@ -30,7 +32,10 @@ type line struct {
 
 // Tally prepares s, which must be in canonical form, for day. It counts nothing.
 func (c *Counter) Tally(day schema.Day, s schema.Session) *Tally {
-	t := &Tally{counter: c, lines: make([]line, len(s.Results))}
+	t := &Tally{counter: c}
+	if t.lines = t.one[:]; len(s.Results) != 1 {
+		t.lines = make([]line, len(s.Results))
+	}
 	// A copy of its own: names may be slices of a datagram or a log line, which
 	// would be held in memory as a whole.
 	names := strings.Join([]string{s.Domain, s.Record}, "")
@@ -81,10 +86,7 @@ func (t *Tally) Add() {
 		c.lose()
 		return
 	}
-	for i := range t.lines {
-		t.lines[i].count()
-	}
-	t.lines[0].row.sessions++
+	t.pending++
 	c.stats.Counted++
 	c.batch.sessions++
 	if t.folded {
@@ -93,15 +95,21 @@ func (t *Tally) Add() {
 	c.mu.Unlock()
 }
 
-func (l *line) count() {
-	if l.failed {
-		l.row.failure++
-	} else {
-		l.row.success++
+// settle gives the rows of t what was counted.
+func (t *Tally) settle() {
+	for i := range t.lines {
+		l := &t.lines[i]
+		if l.failed {
+			l.row.failure += t.pending
+		} else {
+			l.row.success += t.pending
+		}
+		for _, d := range l.counted {
+			l.row.details[d] += t.pending
+		}
 	}
-	for _, d := range l.counted {
-		l.row.details[d]++
-	}
+	t.lines[0].row.sessions += t.pending
+	t.pending = 0
 }
 
 // enter gives t its rows in the present batch. It is false if there is no room
@@ -115,7 +123,11 @@ func (c *Counter) enter(t *Tally) bool {
 	for i := range t.lines {
 		t.folded = b.place(&t.lines[i]) || t.folded
 	}
+	if len(b.tallies) == maxUnsettled {
+		b.settle()
+	}
 	t.batch = b.id
+	b.tallies = append(b.tallies, t)
 	if b.sessions == 0 {
 		b.since = time.Now()
 		c.notify()

@@ -164,3 +164,10 @@ func (t DetailsText) FailureDetails() (f FailureDetails, err error) {
 	}
 	return f, nil
 }
+
+// ResultType is that of the details that t is the text of: it comes first.
+func (t DetailsText) ResultType() ResultType {
+	rest, _ := strings.CutPrefix(string(t), `{"result-type":"`)
+	result, _, _ := strings.Cut(rest, `"`)
+	return ResultType(result)
+}

@@ -129,15 +129,19 @@ func (a *app) writeFindings(found []finding) error {
 	return nil
 }
 
+// statusColours is for those who look for problems.
+var statusColours = map[string]colour{statusOK: green, statusProblem: red, statusSkipped: yellow}
+
 // printColumns writes a line per finding, and below it a line per line of its mend.
 func printColumns(w io.Writer, found []finding) error {
 	width := 0
 	for _, f := range found {
 		width = max(width, len(f.Check))
 	}
+	paint := painter(w)
 	var b strings.Builder
 	for _, f := range found {
-		fmt.Fprintf(&b, "%-7s  %-*s  %s\n", f.Status, width, f.Check, printable(strings.ReplaceAll(f.Message, "\n", "; ")))
+		fmt.Fprintf(&b, "%s  %-*s  %s\n", paint(statusColours[f.Status], fmt.Sprintf("%-7s", f.Status)), width, f.Check, printable(strings.ReplaceAll(f.Message, "\n", "; ")))
 		if f.Mend == "" {
 			continue
 		}

@@ -8,6 +8,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"slices"
 	"strings"
@@ -27,7 +28,7 @@ func (c *config) checkIdentity(ctx context.Context) []finding {
 		return []finding{contact, skipped("dkim", "without organization.contact there is no domain to sign for")}
 	}
 	domain := schema.AddressDomain(c.Organization.Contact)
-	found := []finding{contact, checkFrom(c.Mail.From, domain), c.checkVia(), c.checkSigned(domain)}
+	found := []finding{contact, checkFrom(c.Mail.From, domain), c.checkVia(ctx), c.checkSigned(domain)}
 	if c.Mail.Via != "" {
 		found = append(found, checkSPF(ctx, c.resolver(), domain))
 	}
@@ -67,7 +68,7 @@ func checkFrom(from, domain string) finding {
 }
 
 // checkVia looks at how report mail leaves. Nothing is sent and nobody contacted.
-func (c *config) checkVia() finding {
+func (c *config) checkVia(ctx context.Context) finding {
 	const check = "mail.via"
 	if c.Mail.Via == "" {
 		return fine(check, "it is empty: reports go by HTTPS only")
@@ -78,7 +79,7 @@ func (c *config) checkVia() finding {
 	}
 	switch m := m.(type) {
 	case *submitter.Sendmail:
-		return fine(check, "%s is there, and may be run", m)
+		return checkSendmail(ctx, m.String())
 	case *submitter.Direct:
 		return c.checkDirect(m.HELO())
 	}
@@ -124,7 +125,7 @@ func (c *dkimConfig) settings() []keySetting {
 // check looks at the file of a key. The key is nil if it cannot be used.
 func (k keySetting) check(domain string) (*submitter.Key, finding) {
 	keygen := fmt.Sprintf("tlsrpt-agent keygen --domain %s --selector %s %s", domain, k.selector, k.path)
-	text, err := os.ReadFile(k.path)
+	text, err := readSecret(k.path)
 	if err != nil {
 		return nil, wrong(k.setting, keygen, "%v", err)
 	}
@@ -132,17 +133,22 @@ func (k keySetting) check(domain string) (*submitter.Key, finding) {
 	if err != nil {
 		return nil, wrong(k.setting, keygen, "%s: %v", k.path, err)
 	}
-	info, err := os.Stat(k.path)
-	if err != nil {
-		return key, wrong(k.setting, "", "%v", err)
-	}
-	if mode := info.Mode().Perm(); mode&0o007 != 0 {
+	if mode := modeOf(k.path); mode&0o007 != 0 {
 		return key, wrong(k.setting, "chmod o= "+k.path, "%s has mode %04o: every user may sign as %s", k.path, mode, domain)
 	}
 	if bits := rsaBits(key); bits > 0 && bits < goodRSABits {
 		return key, wrong(k.setting, keygen+".new", "%s is RSA of %d bits, and many receivers want %d", k.path, bits, goodRSABits)
 	}
 	return key, fine(k.setting, "%s is usable", k.path)
+}
+
+// modeOf is the permissions of a file, 0 if it is not to be seen: a credential.
+func modeOf(path string) fs.FileMode {
+	info, err := os.Stat(path)
+	if err != nil {
+		return 0
+	}
+	return info.Mode().Perm()
 }
 
 // rsaBits is the size of an RSA key, 0 for another one.

@@ -59,7 +59,7 @@ func checkLogFile(path string, p *postconf.Settings) finding {
 	case errors.Is(err, fs.ErrNotExist):
 		return wrong(check, logSourceLines(p), "%s is not there", path)
 	case errors.Is(err, fs.ErrPermission):
-		return wrong(check, grantLog(path, p), "%v", err)
+		return wrong(check, grantLog(path, p, userName()), "%v", err)
 	case err != nil:
 		return wrong(check, "", "%v", err)
 	}
@@ -70,12 +70,30 @@ func checkLogFile(path string, p *postconf.Settings) finding {
 	if p != nil && strings.HasPrefix(p.Get("maillog_file"), "/") && !sameFile(p.Get("maillog_file"), path) {
 		return wrong(check, logSourceLines(p), "Postfix logs to %s, and the agent reads %s", p.Get("maillog_file"), path)
 	}
+	if who, ok := serviceAccount(); ok {
+		return checkServiceReads(who, path, p)
+	}
 	return fine(check, "%s may be read", path)
 }
 
-// grantLog lets this user read a log. From 3.9 on, Postfix itself makes it with
+// checkServiceReads: the user of the service may read the log that root may.
+func checkServiceReads(who account, path string, p *postconf.Settings) finding {
+	const check = "source.postfix_log.path"
+	switch closed, err := who.reach(path, 4); {
+	case err != nil:
+		return skipped(check, "whether %s may read %s is not known: %v", who.name, path, err)
+	case closed == "":
+		return fine(check, "%s may be read by %s", path, who.name)
+	case sameFile(closed, path):
+		return wrong(check, grantLog(path, p, who.name), "%s, the user of the service, may not read %s", who.name, path)
+	default:
+		return wrong(check, "setfacl -m u:"+who.name+":x "+closed, "%s, the user of the service, may not enter %s", who.name, closed)
+	}
+}
+
+// grantLog lets the user called name read a log. From 3.9 on, Postfix itself makes it with
 // mode 0600 (maillog_file_permissions).
-func grantLog(path string, p *postconf.Settings) string {
+func grantLog(path string, p *postconf.Settings, name string) string {
 	if p != nil && sameFile(p.Get("maillog_file"), path) {
 		if p.Version.Before(3, 9, 0) {
 			return "chmod 0644 " + path
@@ -83,9 +101,9 @@ func grantLog(path string, p *postconf.Settings) string {
 		return "postconf -e maillog_file_permissions=0644\nchmod 0644 " + path
 	}
 	if group := readingGroup(path); group != "" {
-		return "usermod -a -G " + group + " " + userName()
+		return "usermod -a -G " + group + " " + name
 	}
-	return "setfacl -m u:" + userName() + ":r " + path
+	return "setfacl -m u:" + name + ":r " + path
 }
 
 // readingGroup is the group that may read path, "" if none may but root's.

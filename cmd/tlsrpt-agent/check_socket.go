@@ -18,6 +18,7 @@ const (
 	// wantQueue is how many datagrams the socket should hold in a burst.
 	wantQueue = 512
 
+	queueSetting    = "net.unix.max_dgram_qlen"
 	queueLengthFile = "/proc/sys/net/unix/max_dgram_qlen"
 
 	// maxSocketPath is what fits into sun_path with its final NUL.
@@ -94,29 +95,16 @@ func missingSocket(path, owner string) finding {
 // checkRights: writing takes w on the socket, and x on every folder above it.
 func (s libtlsrptConfig) checkRights(who account) finding {
 	const check = "source.libtlsrpt.socket"
-	path, err := filepath.EvalSymlinks(s.Socket)
-	if err != nil {
-		return wrong(check, "", "%v", err)
-	}
-	for dir := filepath.Dir(path); ; dir = filepath.Dir(dir) {
-		switch ok, err := who.may(dir, 1); {
-		case err != nil:
-			return skipped(check, "whether %s may enter %s is not known: %v", who.name, dir, err)
-		case !ok:
-			return cannotEnter(who, dir, path)
-		}
-		if dir == filepath.Dir(dir) {
-			break
-		}
-	}
-	switch ok, err := who.may(path, 2); {
+	switch closed, err := who.reach(s.Socket, 2); {
 	case err != nil:
-		return skipped(check, "whether %s may write to %s is not known: %v", who.name, path, err)
-	case !ok:
-		return wrong(check, fmt.Sprintf("[[source.libtlsrpt]]\nsocket = %q\nmode = \"0660\"\ngroup = %q", s.Socket, who.name),
-			"the user %s, who sends, may not write to %s", who.name, s.Socket)
+		return skipped(check, "whether %s may write to %s is not known: %v", who.name, s.Socket, err)
+	case closed == "":
+		return fine(check, "%s is there, and the user %s may write to it", s.Socket, who.name)
+	case !sameFile(closed, s.Socket):
+		return cannotEnter(who, closed, realPath(s.Socket))
 	}
-	return fine(check, "%s is there, and the user %s may write to it", s.Socket, who.name)
+	return wrong(check, fmt.Sprintf("[[source.libtlsrpt]]\nsocket = %q\nmode = \"0660\"\ngroup = %q", s.Socket, who.name),
+		"the user %s, who sends, may not write to %s", who.name, s.Socket)
 }
 
 // cannotEnter is the finding of a folder above path that is closed to who. That of
@@ -182,9 +170,30 @@ func (who account) may(path string, right fs.FileMode) (bool, error) {
 	}
 }
 
+// reach is the first on the way to path that keeps who from it, "" if nothing
+// does: a folder that is closed, or path itself without the right.
+func (who account) reach(path string, right fs.FileMode) (closed string, err error) {
+	path, err = filepath.EvalSymlinks(path)
+	if err != nil {
+		return "", err
+	}
+	for dir := filepath.Dir(path); ; dir = filepath.Dir(dir) {
+		if ok, err := who.may(dir, 1); err != nil || !ok {
+			return dir, err
+		}
+		if dir == filepath.Dir(dir) {
+			break
+		}
+	}
+	if ok, err := who.may(path, right); err != nil || !ok {
+		return path, err
+	}
+	return "", nil
+}
+
 // checkQueueLength reads how many datagrams a socket made now can hold.
 func checkQueueLength(text []byte, err error) finding {
-	const check = "net.unix.max_dgram_qlen"
+	const check = queueSetting
 	if err != nil {
 		return skipped(check, "%v", err)
 	}

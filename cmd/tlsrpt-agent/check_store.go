@@ -42,6 +42,12 @@ func checkStorePlace(path string) finding {
 			return lacksRight(check, p, fmt.Sprintf("chown %d %s", os.Geteuid(), p), err)
 		}
 	}
+	// A store that root put there, from a backup for example.
+	if who, ok := serviceAccount(); ok {
+		if closed, err := who.reach(path, 2); err == nil && closed != "" {
+			return wrong(check, fmt.Sprintf("chown %s: %s*", who.name, path), "%s, the user of the service, may not write %s", who.name, closed)
+		}
+	}
 	return fine(check, "%s may be written", path)
 }
 

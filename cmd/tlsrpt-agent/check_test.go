@@ -96,7 +96,7 @@ func TestCheckIdentity(t *testing.T) {
 	expect(t, checkFrom("", "example.com"), statusOK, "", "")
 	expect(t, checkFrom("noreply@EXAMPLE.com", "example.com"), statusOK, "", "")
 	expect(t, checkFrom("tls@mail.example.com", "example.com"), statusProblem, "not an address in example.com", "tls-reports@example.com")
-	relay := func(m mailConfig) finding { return (&config{Mail: m}).checkVia() }
+	relay := func(m mailConfig) finding { return (&config{Mail: m}).checkVia(t.Context()) }
 	expect(t, relay(mailConfig{}), statusOK, "HTTPS only", "")
 	expect(t, relay(mailConfig{Via: "smtp://localhost:25"}), statusOK, "smtp://localhost:25", "")
 	expect(t, relay(mailConfig{Via: "imap://localhost"}), statusProblem, "smtps://", "smtp://")
@@ -424,7 +424,7 @@ func TestCheckLogFile(t *testing.T) {
 		"chmod 0644 " + path:            fakePostfix(t, "3.7.11", "maillog_file="+path),
 		"setfacl":                       elsewhere,
 	} {
-		if got := grantLog(path, of); !strings.Contains(got, mend) {
+		if got := grantLog(path, of, userName()); !strings.Contains(got, mend) {
 			t.Errorf("%q, want %q", got, mend)
 		}
 	}

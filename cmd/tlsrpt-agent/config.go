@@ -35,6 +35,8 @@ type config struct {
 	Mail         mailConfig         `toml:"mail"`
 	DKIM         dkimConfig         `toml:"dkim"`
 	HTTPS        httpsConfig        `toml:"https"`
+	Web          webConfig          `toml:"web"`
+	Alerts       alertsConfig       `toml:"alerts"`
 }
 
 type organizationConfig struct {
@@ -65,7 +67,7 @@ type postfixLogConfig struct {
 }
 
 type libtlsrptConfig struct {
-	Socket        string `toml:"socket" doc:"The datagram socket that Postfix >= 3.10 sends to; smtp_tlsrpt_socket_name names the same file. Under systemd socket activation the passed socket of this path is used."`
+	Socket        string `toml:"socket" doc:"The datagram socket that Postfix >= 3.10 sends to; smtp_tlsrpt_socket_name names the same file. Under systemd socket activation the passed socket of this path is used. Where /var/spool/postfix/run/tlsrpt is there, as with our package, the default is tlsrpt.sock in it."`
 	Mode          string `toml:"mode" doc:"Its mode, octal."`
 	User          string `toml:"user" doc:"Its owner, a name or a number. Empty: the user of the agent."`
 	Group         string `toml:"group" doc:"Its group, a name or a number. Empty: the group of the agent."`
@@ -100,7 +102,7 @@ type submitConfig struct {
 type mailConfig struct {
 	From         string `toml:"from" doc:"The sender of report mail, in the domain of organization.contact. Empty: organization.contact."`
 	Via          string `toml:"via" doc:"How report mail leaves. A relay: smtp://host:25 (no authentication; no STARTTLS on loopback), submission://user@host:587 or smtps://user@host:465 (verified TLS). \"sendmail\" or \"sendmail:/path\": the command of this host. \"mx\": straight to the MX hosts of each domain, with TLS where it works and without where not. Empty: no report is mailed."`
-	PasswordFile string `toml:"password_file" doc:"The file with the password of the user in via."`
+	PasswordFile string `toml:"password_file" doc:"The file with the password of the user in via, or a systemd credential of that name."`
 	Helo         string `toml:"helo" doc:"The EHLO name, for relays and \"mx\". Empty: the host's name."`
 
 	BounceDelimiter string `toml:"bounce_delimiter" doc:"One of \"+-=_.#~\". The envelope sender of report mail is then \"reports+ID@example.com\" with a signed id of the delivery, so that a bounce from anywhere names it. Empty: the sender is plain, and only a relay that offers DSN (RFC 3461) returns the id."`
@@ -112,7 +114,7 @@ type mailConfig struct {
 
 type dkimConfig struct {
 	Selector  string `toml:"selector" doc:"The selector of key, one for reports only. The record is <selector>._domainkey.<domain of contact>."`
-	Key       string `toml:"key" doc:"The private key in PEM, RSA (first choice, every receiver can check it) or Ed25519. It signs mail and HTTPS. Made by \"tlsrpt-agent keygen\"."`
+	Key       string `toml:"key" doc:"The private key in PEM, RSA (first choice, every receiver can check it) or Ed25519. It signs mail and HTTPS. Made by \"tlsrpt-agent keygen\". A systemd credential of that name comes first: see docs/operations.md."`
 	Selector2 string `toml:"selector2" doc:"The selector of key2."`
 	Key2      string `toml:"key2" doc:"An Ed25519 key for a second signature. Where it is set, it signs HTTPS."`
 	External  bool   `toml:"external" doc:"The relay signs the mail, with the domain of contact. Needed to mail reports without key: receivers must ignore unsigned ones."`
@@ -144,12 +146,22 @@ func defaults() config {
 	c.DKIM.Selector = "tlsrpt"
 	c.HTTPS.OnCertificateError = "fail"
 	c.HTTPS.Ports = []uint16{443}
+	c.Web = webConfig{Listen: "127.0.0.1:8460", SilentAfter: duration{24 * time.Hour}}
+	c.Alerts = alertsConfig{Threshold: 0.1, MinSessions: 20, Window: duration{time.Hour}, Pause: duration{6 * time.Hour}}
 	return c
 }
 
-// defaultSource stands in where the file names no source.
+// postfixSocketDir is where the socket unit of our package makes its socket.
+const postfixSocketDir = "/var/spool/postfix/run/tlsrpt"
+
+// defaultSource stands in where the file names no source: the socket within
+// Postfix's queue directory where its folder is there, or else one of our own.
 func defaultSource() libtlsrptConfig {
-	return libtlsrptConfig{Socket: filepath.Join(runtimeDir(), "tlsrpt.sock")}
+	dir := runtimeDir()
+	if existingDir(postfixSocketDir) == postfixSocketDir {
+		dir = postfixSocketDir
+	}
+	return libtlsrptConfig{Socket: filepath.Join(dir, "tlsrpt.sock")}
 }
 
 // defaultInstance is the syslog_name of a Postfix that is not told otherwise.
@@ -158,15 +170,21 @@ const defaultInstance = "postfix"
 // defaultMode lets the group of the socket write to it.
 const defaultMode = "0660"
 
+// Where a service has its store and its socket.
+const (
+	systemState   = "/var/lib/tlsrpt-agent"
+	systemRuntime = "/run/tlsrpt-agent"
+)
+
 // stateDir is where the store lies: systemd's StateDirectory, or its usual
 // place for root, or a place of the user's own.
 func stateDir() string {
-	return firstDir(os.Getenv("STATE_DIRECTORY"), "/var/lib/tlsrpt-agent", os.Getenv("XDG_STATE_HOME"), ".local/state")
+	return firstDir(os.Getenv("STATE_DIRECTORY"), systemState, os.Getenv("XDG_STATE_HOME"), ".local/state")
 }
 
 // runtimeDir is where the socket lies.
 func runtimeDir() string {
-	return firstDir(os.Getenv("RUNTIME_DIRECTORY"), "/run/tlsrpt-agent", os.Getenv("XDG_RUNTIME_DIR"), ".local/state")
+	return firstDir(os.Getenv("RUNTIME_DIRECTORY"), systemRuntime, os.Getenv("XDG_RUNTIME_DIR"), ".local/state")
 }
 
 // firstDir is the first of: what systemd says, system for root, base of the
@@ -305,6 +323,9 @@ func (c *config) check() error {
 		if _, err := parseMode(s.Mode); err != nil {
 			return fmt.Errorf("source.libtlsrpt.mode: %w", err)
 		}
+	}
+	if err := errors.Join(c.Web.check(), c.Alerts.check()); err != nil {
+		return err
 	}
 	if _, err := parseMode(c.Mail.BounceMode); err != nil {
 		return fmt.Errorf("mail.bounce_mode: %w", err)

@@ -33,12 +33,16 @@ type daemon struct {
 
 // newDaemon makes everything that a daemon needs. The caller has to close it.
 func (a *app) newDaemon(ctx context.Context, c config, log *slog.Logger) (*daemon, error) {
-	s, err := c.setUp(orNew, log)
+	w := newWatch(c, log)
+	s, err := c.setUp(orNew, log, w)
 	if err != nil {
 		return nil, err
 	}
 	d := &daemon{setup: s, log: log}
-	if err := d.collect(ctx, a.stdin); err != nil {
+	if err = w.over(s); err == nil {
+		err = d.collect(ctx, a.stdin)
+	}
+	if err != nil {
 		return nil, errors.Join(err, s.close())
 	}
 	return d, nil
@@ -56,6 +60,9 @@ func (d *daemon) collect(ctx context.Context, stdin io.Reader) error {
 	if d.bounces, err = d.config.listenForBounces(d.log); err != nil {
 		return fmt.Errorf("mail.bounce_socket: %w", err)
 	}
+	for i, source := range sources {
+		sources[i] = d.watch.monitor.Watch(source)
+	}
 	d.collecting, err = agent.New(agent.Options{
 		Store: d.store, Sources: sources, MXHostReports: d.config.Submit.MXHostReports, Logger: d.log,
 	})
@@ -66,6 +73,13 @@ func (d *daemon) collect(ctx context.Context, stdin io.Reader) error {
 // again.
 func (d *daemon) run(ctx context.Context, hangups <-chan os.Signal) error {
 	d.announce()
+	watching, unwatch := context.WithCancel(context.WithoutCancel(ctx))
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		d.watch.run(watching)
+	}()
+	defer func() { unwatch(); <-watched }()
 	collected := make(chan error, 1)
 	go func() { collected <- d.collecting.Run(ctx) }()
 	d.bounces.handTo(d.agent)
@@ -81,6 +95,7 @@ func (d *daemon) run(ctx context.Context, hangups <-chan os.Signal) error {
 	for next := d.setup; next != nil; {
 		d.setup = next
 		d.bounces.handTo(d.agent)
+		d.watch.setup.Store(next)
 		submitting, stop := context.WithCancel(ctx)
 		submitted := make(chan error, 1)
 		go func() { submitted <- d.agent.Run(submitting) }()
@@ -119,7 +134,7 @@ func (d *daemon) reload() (*setup, error) {
 		return nil, err
 	}
 	late := d.config.untilRestart(&c)
-	next := &setup{config: c, store: d.store, finders: d.finders}
+	next := &setup{config: c, store: d.store, finders: d.finders, watch: d.watch}
 	if err := next.makeSubmitter(); err != nil {
 		return nil, err
 	}
@@ -152,6 +167,8 @@ func (c *config) untilRestart(next *config) (late []string) {
 	keep("mail.bounce_mode", &c.Mail.BounceMode, &next.Mail.BounceMode)
 	keep("mail.bounce_user", &c.Mail.BounceUser, &next.Mail.BounceUser)
 	keep("mail.bounce_group", &c.Mail.BounceGroup, &next.Mail.BounceGroup)
+	keep("web", &c.Web, &next.Web)
+	keep("alerts", &c.Alerts, &next.Alerts)
 	if len(c.Source.PostfixLog) == 0 {
 		return late
 	}

@@ -62,7 +62,7 @@ func (a *app) demo(ctx context.Context, dir string) error {
 		return err
 	}
 	defer world.Close()
-	d := &demo{app: a, world: world, dir: dir, log: a.logger(slog.LevelError, "text")}
+	d := &demo{app: a, world: world, dir: dir, log: newLogger(a.stderr, slog.LevelError, logText)}
 	if err := d.setUp(); err != nil {
 		return err
 	}

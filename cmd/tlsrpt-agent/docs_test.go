@@ -5,7 +5,6 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"reflect"
 	"strings"
 	"testing"
 
@@ -35,56 +34,24 @@ func golden(t *testing.T, path string, got []byte) {
 // TestSettingsPage makes the page of settings from the configuration's types, so
 // that a setting without a description, or a page without it, fails.
 func TestSettingsPage(t *testing.T) {
-	t.Setenv("STATE_DIRECTORY", "/var/lib/tlsrpt-agent")
-	t.Setenv("RUNTIME_DIRECTORY", "/run/tlsrpt-agent")
+	t.Setenv("STATE_DIRECTORY", "/elsewhere") // it is no matter of who makes the page
 	var b bytes.Buffer
 	b.WriteString("# Settings\n\nThe configuration is one TOML file, `" + defaultConfig + "` or the one that `-c` names.\n" +
 		"Unknown settings are refused. Durations are such as `90s`, `15m`, `4h`, `30d`. Generated; do not edit.\n")
-	c := defaults()
-	c.Source.Libtlsrpt = []libtlsrptConfig{defaultSource()}
-	c.Source.Libtlsrpt[0].Mode = defaultMode
-	c.Source.PostfixLog = []postfixLogConfig{{Instance: defaultInstance}}
-	writeSettings(t, &b, "", reflect.ValueOf(c))
-	golden(t, "../../docs/settings.md", b.Bytes())
-}
-
-func writeSettings(t *testing.T, b *bytes.Buffer, section string, v reflect.Value) {
-	for i := range v.NumField() {
-		f, value := v.Type().Field(i), v.Field(i)
-		key := f.Tag.Get("toml")
-		_, isDuration := value.Interface().(duration)
-		switch {
-		case value.Kind() == reflect.Struct && !isDuration:
-			name := strings.TrimPrefix(section+"."+key, ".")
-			if key != "source" {
-				fmt.Fprintf(b, "\n## [%s]\n\n| key | default | meaning |\n|---|---|---|\n", name)
+	for _, section := range settingsSections() {
+		fmt.Fprintf(&b, "\n## %s\n\n", section.head())
+		if section.repeated {
+			b.WriteString("Once per source. Without any source, there is one libtlsrpt source with its defaults.\n\n")
+		}
+		b.WriteString("| key | default | meaning |\n|---|---|---|\n")
+		for _, s := range section.settings {
+			if s.key == "" || s.doc == "" {
+				t.Errorf("setting %q of section %q has no key or no description", s.key, section.name)
 			}
-			writeSettings(t, b, name, value)
-		case value.Kind() == reflect.Slice && value.Type().Elem().Kind() == reflect.Struct:
-			name := section + "." + key
-			fmt.Fprintf(b, "\n## [[%s]]\n\nOnce per source. Without any source, there is one libtlsrpt source with its defaults.\n\n| key | default | meaning |\n|---|---|---|\n", name)
-			writeSettings(t, b, name, value.Index(0))
-		default:
-			doc := f.Tag.Get("doc")
-			if key == "" || doc == "" {
-				t.Errorf("field %s of section %q has no key or no description", f.Name, section)
-			}
-			fmt.Fprintf(b, "| `%s` | %s | %s |\n", key, defaultText(value), doc)
+			fmt.Fprintf(&b, "| `%s` | `%s` | %s |\n", s.key, s.value, s.doc)
 		}
 	}
-}
-
-func defaultText(v reflect.Value) string {
-	if s, ok := v.Interface().(fmt.Stringer); ok {
-		return fmt.Sprintf("`\"%s\"`", s)
-	}
-	switch v.Kind() {
-	case reflect.String:
-		return fmt.Sprintf("`%q`", v.String())
-	case reflect.Slice:
-		return fmt.Sprintf("`%s`", strings.ReplaceAll(fmt.Sprint(v.Interface()), " ", ", "))
-	}
-	return fmt.Sprintf("`%v`", v.Interface())
+	golden(t, "../../docs/settings.md", b.Bytes())
 }
 
 // TestCommandsPage makes the page of commands from the commands themselves.
@@ -98,7 +65,7 @@ func TestCommandsPage(t *testing.T) {
 }
 
 func writeCommand(t *testing.T, b *bytes.Buffer, cmd *cobra.Command) {
-	if cmd.Name() == "help" || cmd.Name() == "completion" {
+	if cmd.Name() == "help" {
 		return
 	}
 	if cmd.Short == "" || cmd.HasParent() && cmd.Runnable() && cmd.Example == "" && cmd.Name() != "version" {

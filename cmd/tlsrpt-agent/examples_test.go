@@ -33,9 +33,15 @@ func TestExampleConfigs(t *testing.T) {
 }
 
 // exampleMainCF is the settings of examples/postfix/main.cf, "name = value".
-func exampleMainCF(t *testing.T) (settings []string) {
+func exampleMainCF(t *testing.T) []string {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join(examples, "postfix", "main.cf"))
+	return exampleSettings(t, "main.cf")
+}
+
+// exampleSettings is the settings of a file in examples/postfix, "name = value".
+func exampleSettings(t *testing.T, file string) (settings []string) {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(examples, "postfix", file))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -47,16 +53,19 @@ func exampleMainCF(t *testing.T) (settings []string) {
 	return settings
 }
 
-// TestExampleCommands: the commands of both READMEs make the settings of main.cf.
+// TestExampleCommands: the commands of both READMEs make the settings of main.cf,
+// and those of the example's the settings of main-log.cf.
 func TestExampleCommands(t *testing.T) {
-	for _, readme := range []string{"postfix/README.md", "../README.md"} {
-		text, err := os.ReadFile(filepath.Join(examples, readme))
+	for _, c := range []struct{ readme, file string }{
+		{"postfix/README.md", "main.cf"}, {"../README.md", "main.cf"}, {"postfix/README.md", "main-log.cf"},
+	} {
+		text, err := os.ReadFile(filepath.Join(examples, c.readme))
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, setting := range exampleMainCF(t) {
+		for _, setting := range exampleSettings(t, c.file) {
 			if set := strings.ReplaceAll(setting, " = ", "="); !strings.Contains(string(text), set) {
-				t.Errorf("%s does not have %q", readme, set)
+				t.Errorf("%s does not have %q of %s", c.readme, set, c.file)
 			}
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"text/tabwriter"
 	"unicode"
@@ -18,6 +19,24 @@ func printable(s string) string {
 		}
 		return r
 	}, strings.ToValidUTF8(s, "?"))
+}
+
+// colour is one of the eight that every terminal has, in ECMA-48's numbers.
+type colour int
+
+const (
+	red    colour = 31
+	green  colour = 32
+	yellow colour = 33
+)
+
+// painter colours words for w, if that is a terminal and nobody objects: see
+// https://no-color.org.
+func painter(w io.Writer) func(colour, string) string {
+	if !isTerminal(w) || os.Getenv("NO_COLOR") != "" || os.Getenv("TERM") == "dumb" {
+		return func(_ colour, s string) string { return s }
+	}
+	return func(c colour, s string) string { return fmt.Sprintf("\x1b[%dm%s\x1b[0m", c, s) }
 }
 
 // writeJSON writes v as one line of JSON.

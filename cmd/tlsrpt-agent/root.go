@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -77,9 +76,21 @@ for it a signed report (RFC 8460).`,
 		a.runCommand(), a.importCommand(), a.pendingCommand(), a.reportCommand(), a.submitCommand(),
 		a.deliveriesCommand(), a.suppressionsCommand(), a.bounceCommand(),
 		a.lookupCommand(), a.checkCommand(), a.keygenCommand(), a.validateCommand(), a.demoCommand(), a.versionCommand(),
+		a.completionCommand(), a.manCommand(),
 	)
-	root.CompletionOptions.HiddenDefaultCmd = true
+	completeFiles(root)
 	return root
+}
+
+// completeFiles lets a shell complete arguments with the names of files only where
+// they are files.
+func completeFiles(cmd *cobra.Command) {
+	if !strings.Contains(cmd.Use, "FILE") && !strings.Contains(cmd.Use, "DIR") && cmd.ValidArgs == nil && cmd.HasParent() {
+		cmd.ValidArgsFunction = cobra.NoFileCompletions
+	}
+	for _, c := range cmd.Commands() {
+		completeFiles(c)
+	}
 }
 
 // errUsage marks a fault in the words of the command line: exit code 2.
@@ -126,22 +137,13 @@ func hint(err error, hints ...string) error { return hinted{err, hints} }
 
 // explain prints err and all advice within it.
 func (a *app) explain(err error) {
-	fmt.Fprintf(a.stderr, "tlsrpt-agent: error: %s\n", printable(err.Error()))
+	paint := painter(a.stderr)
+	fmt.Fprintf(a.stderr, "tlsrpt-agent: %s %s\n", paint(red, "error:"), printable(err.Error()))
 	for h, ok := errors.AsType[hinted](err); ok; h, ok = errors.AsType[hinted](h.error) {
 		for _, s := range h.hints {
-			fmt.Fprintf(a.stderr, "tlsrpt-agent: hint: %s\n", s)
+			fmt.Fprintf(a.stderr, "tlsrpt-agent: %s %s\n", paint(yellow, "hint:"), s)
 		}
 	}
-}
-
-// logger writes records of level and above to stderr. Attributes come from
-// strangers; both handlers quote what could disturb a terminal.
-func (a *app) logger(level slog.Level, format string) *slog.Logger {
-	o := &slog.HandlerOptions{Level: level}
-	if strings.EqualFold(format, "json") {
-		return slog.New(slog.NewJSONHandler(a.stderr, o))
-	}
-	return slog.New(slog.NewTextHandler(a.stderr, o))
 }
 
 func (a *app) versionCommand() *cobra.Command {

@@ -43,7 +43,7 @@ organization.contact is set.`,
 	flags.StringVar(&f.organization, "organization", "", "organization.name")
 	flags.StringVar(&f.schedule, "schedule", "", "submit.schedule: a cron expression in UTC")
 	flags.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
-	flags.StringVar(&f.logFormat, "log-format", "text", "text or json")
+	flags.StringVar(&f.logFormat, "log-format", logAuto, "text, json, journald (sd-daemon priorities), or auto: journald under systemd, else text")
 	return cmd
 }
 
@@ -70,10 +70,11 @@ func (f *runFlags) logger(a *app) (*slog.Logger, error) {
 	if err := level.UnmarshalText([]byte(f.logLevel)); err != nil {
 		return nil, fmt.Errorf("--log-level %q is none of debug, info, warn, error", f.logLevel)
 	}
-	if f.logFormat != "text" && f.logFormat != "json" {
-		return nil, fmt.Errorf("--log-format %q is neither text nor json", f.logFormat)
+	format, err := logFormat(f.logFormat)
+	if err != nil {
+		return nil, err
 	}
-	return a.logger(level, f.logFormat), nil
+	return newLogger(a.stderr, level, format), nil
 }
 
 func (a *app) runDaemon(cmd *cobra.Command, f runFlags) error {
@@ -116,8 +117,8 @@ func (c *config) makeRuntimeDir() error {
 		sockets = append(sockets, s.Socket)
 	}
 	for _, s := range sockets {
-		if s == defaultSource().Socket || s == defaultBounceSocket() {
-			return os.MkdirAll(filepath.Dir(s), 0o755)
+		if dir := filepath.Dir(s); dir == runtimeDir() {
+			return os.MkdirAll(dir, 0o755)
 		}
 	}
 	return nil

@@ -44,6 +44,7 @@ func TestMain(m *testing.M) {
 //	count FILE             count sessions: lines of "day domain policy-type success failure [result-type]"
 //	send FILE SOCKET       send each line as a datagram
 //	await FILE TEXT        wait until FILE contains TEXT
+//	fetch LOG PATH [TOKEN] write the answer of the dashboard that LOG names to the file "fetched"
 //	arrived                print what was delivered and what is wrong in it
 //	age FILE DAYS          let days pass for a store
 //	returned RCPT STATUS FILE  write the bounce of the newest mail to RCPT
@@ -61,7 +62,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"world": startWorld, "zone": setZone, "publish": publish, "mx": publishMX, "count": count, "send": send,
+			"world": startWorld, "zone": setZone, "publish": publish, "mx": publishMX, "count": count, "send": send, "fetch": fetch,
 			"await": await, "arrived": printArrived, "age": age, "returned": returned, "sql": runSQL,
 		},
 		Condition: func(name string) (bool, error) {

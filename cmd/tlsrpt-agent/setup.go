@@ -55,6 +55,7 @@ type setup struct {
 	submitter *submitter.Submitter // nil without organization.contact
 	agent     *agent.Agent         // without sources
 	finders   []*policy.Finder     // of the log sources
+	watch     *watch               // nil: nobody looks
 }
 
 // close ends what the setup began, but for the sources, which end with the agent
@@ -80,13 +81,13 @@ func (a *app) setUp(mode storeMode) (*setup, error) {
 	if err != nil {
 		return nil, err
 	}
-	return c.setUp(mode, nil)
+	return c.setUp(mode, nil, nil)
 }
 
 // setUp makes everything but the sources. The store is opened late: what it
 // waits for is the disk.
-func (c config) setUp(mode storeMode, log *slog.Logger) (*setup, error) {
-	s := &setup{config: c}
+func (c config) setUp(mode storeMode, log *slog.Logger, w *watch) (*setup, error) {
+	s := &setup{config: c, watch: w}
 	if err := s.makeSubmitter(); err != nil {
 		return nil, err
 	}
@@ -101,8 +102,11 @@ func (c config) setUp(mode storeMode, log *slog.Logger) (*setup, error) {
 }
 
 func (s *setup) makeSubmitter() (err error) {
-	if s.config.Organization.Contact != "" {
-		s.submitter, err = s.config.submitter()
+	if s.config.Organization.Contact == "" {
+		return nil
+	}
+	if s.submitter, err = s.config.submitter(); err == nil {
+		s.watch.countLookups(s.submitter)
 	}
 	return err
 }
@@ -127,6 +131,7 @@ func (s *setup) makeAgent(log *slog.Logger) (err error) {
 		BCC:           c.Submit.BCC,
 		CountsReports: c.countsReports(),
 		MXHostReports: c.Submit.MXHostReports,
+		Attempted:     s.watch.attempted(),
 		Logger:        log,
 	})
 	return err
@@ -191,7 +196,7 @@ func (c *dkimConfig) keys(domain string) (keys []*submitter.Key, err error) {
 		if k.path == "" {
 			continue
 		}
-		text, err := os.ReadFile(k.path)
+		text, err := readSecret(k.path)
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil, hint(fmt.Errorf("%s: %w", k.setting, err), fmt.Sprintf("\"tlsrpt-agent keygen --domain %s %s\" makes it", domain, k.path))
 		}
@@ -253,7 +258,7 @@ func (c *mailConfig) sendmail() (path string, ok bool) {
 func (c *mailConfig) relay() (submitter.Mailer, error) {
 	var password string
 	if c.PasswordFile != "" {
-		text, err := os.ReadFile(c.PasswordFile)
+		text, err := readSecret(c.PasswordFile)
 		if err != nil {
 			return nil, err
 		}

@@ -396,11 +396,20 @@ func TestTallies(t *testing.T) {
 	if known.add(through, session("..", none)) {
 		t.Error("a session without domain is counted")
 	}
-	for i := range maxTallyBytes / tallyKeySize {
+	const strangers = 2 * maxTallyBytes / tallyKeySize
+	none.Domain = "hot.example.com"
+	hot := session(none.Domain, none)
+	for i := range strangers {
 		domain := fmt.Sprintf("d%d.example.com", i)
 		known.add(through, session(domain, schema.Policy{Type: schema.NoPolicyFound, Domain: domain}))
+		if got := known.success(schema.DayOf(hot.Time), hot.Domain, hot.Record); got != (i > 0) {
+			t.Fatalf("a session is known: %v, after %d of strangers", got, i)
+		}
+		if i == 0 {
+			known.add(through, hot)
+		}
 	}
-	if n := len(known.successes); known.bytes > maxTallyBytes || n == 0 || n >= maxTallyBytes/tallyKeySize {
+	if n := len(known.young.successes) + len(known.old.successes); known.bytes > maxTallyBytes || n == 0 || n >= strangers {
 		t.Errorf("%d sessions remembered, %d bytes", n, known.bytes)
 	}
 }

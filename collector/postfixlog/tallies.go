@@ -7,13 +7,20 @@ import (
 
 // tallies counts sessions into one Counter. Most are like one before, and need
 // no canonical form of their own.
+//
+// It remembers two generations. What was not asked for since the young one was
+// last empty is in the old one alone, and goes when the young one is full.
 type tallies struct {
-	successes map[string]*tallied // by domain, of the day and the record that came last
-	failures  map[failureKey]*tallied
-	bytes     int // of both
+	young, old generation
+	bytes      int // of young
 
 	batch int // grows from commit to commit
 	fresh int // keys that the present batch has at most
+}
+
+type generation struct {
+	successes map[string]*tallied // by domain, of the day and the record that came last
+	failures  map[failureKey]*tallied
 }
 
 type tallied struct {
@@ -33,12 +40,14 @@ type failureKey struct {
 }
 
 const (
-	maxTallyBytes = 16 << 20 // of what is remembered
+	maxTallyBytes = 16 << 20 // of a generation
 	tallyKeySize  = 256      // of a key and the map's room for it
 )
 
-func newTallies() tallies {
-	return tallies{successes: make(map[string]*tallied), failures: make(map[failureKey]*tallied)}
+func newTallies() tallies { return tallies{young: newGeneration(), old: newGeneration()} }
+
+func newGeneration() generation {
+	return generation{make(map[string]*tallied), make(map[failureKey]*tallied)}
 }
 
 // next says that what is counted from now on is another batch.
@@ -50,12 +59,30 @@ func (t *tallies) next() {
 // success counts a session that succeeded without a policy. It is false if none
 // like it was added of late, and counts nothing then.
 func (t *tallies) success(day schema.Day, domain, record string) bool {
-	known := t.successes[domain]
+	known := t.young.successes[domain]
+	if known == nil {
+		if known = t.old.successes[domain]; known != nil {
+			t.keep(known)
+			t.young.successes[domain] = known
+		}
+	}
 	if known == nil || known.day != day || known.record != record {
 		return false
 	}
 	t.count(known)
 	return true
+}
+
+// failure is the failure that was counted under k of late, or nil.
+func (t *tallies) failure(k failureKey) *tallied {
+	known := t.young.failures[k]
+	if known == nil {
+		if known = t.old.failures[k]; known != nil {
+			t.keep(known)
+			t.young.failures[k] = known
+		}
+	}
+	return known
 }
 
 // add counts s. It is false if s cannot be counted.
@@ -67,7 +94,7 @@ func (t *tallies) add(counter *collector.Counter, s schema.Session) bool {
 	switch {
 	case plain && failed:
 		failure = failureKey{day, s.Domain, s.Record, s.Results[0].Details[0]}
-		known = t.failures[failure]
+		known = t.failure(failure)
 	case plain:
 		if t.success(day, s.Domain, s.Record) {
 			return true
@@ -84,14 +111,14 @@ func (t *tallies) add(counter *collector.Counter, s schema.Session) bool {
 		}
 		switch {
 		case plain && failed:
-			t.makeRoom(known)
-			t.failures[failure] = known
+			t.keep(known)
+			t.young.failures[failure] = known
 		case plain:
-			t.makeRoom(known)
-			if old := t.successes[s.Domain]; old != nil {
-				t.bytes -= old.Size() + tallyKeySize
+			if before := t.young.successes[s.Domain]; before != nil {
+				t.bytes -= before.Size() + tallyKeySize
 			}
-			t.successes[s.Domain] = known
+			t.keep(known)
+			t.young.successes[s.Domain] = known
 		}
 	}
 	t.count(known)
@@ -119,12 +146,13 @@ func isPlain(s schema.Session) bool {
 	return r.Policy.Type == schema.NoPolicyFound && r.Policy.Domain == s.Domain && len(r.Details) == failures
 }
 
-// makeRoom forgets all sessions if there is no room for another one.
-func (t *tallies) makeRoom(k *tallied) {
+// keep makes room for k in the young generation.
+func (t *tallies) keep(k *tallied) {
 	size := k.Size() + tallyKeySize
-	if t.bytes += size; t.bytes > maxTallyBytes {
-		clear(t.successes)
-		clear(t.failures)
-		t.bytes = size
+	if t.bytes += size; t.bytes <= maxTallyBytes {
+		return
 	}
+	t.young, t.old, t.bytes = t.old, t.young, size
+	clear(t.young.successes) // which keeps the room that it has grown to
+	clear(t.young.failures)
 }

@@ -37,6 +37,9 @@ var intakes = []intake{
 	{name: "intake/hot", datagrams: 3_000_000, domains: 1},
 	{name: "intake/100k", datagrams: 500_000, domains: 100_000, failures: 50},
 	{name: "intake/100k-fresh", datagrams: 500_000, domains: 100_000, failures: 50, fresh: true},
+	{name: "growth/10k", datagrams: 1_000_000, domains: 10_000},
+	{name: "growth/100k", datagrams: 1_000_000, domains: 100_000},
+	{name: "growth/1M", datagrams: 1_000_000, domains: 1_000_000},
 	{name: "intake/loss-hot-12k-q10", domains: 1, fresh: true, rate: 12_000, lasting: 12 * time.Second, queue: 10},
 	{name: "intake/loss-100k-12k-q10", domains: 100_000, failures: 50, fresh: true, rate: 12_000, lasting: 12 * time.Second, queue: 10},
 	{name: "intake/loss-100k-12k-q512", domains: 100_000, failures: 50, fresh: true, rate: 12_000, lasting: 12 * time.Second, queue: 512},
@@ -82,10 +85,9 @@ func (in intake) measure(b *bench) ([]figure, error) {
 
 // reception is how a receiver took a load.
 type reception struct {
+	spent
 	sent, lost, got int
-	took            time.Duration // until the last one was taken, or committed
-	cpu             time.Duration // of the receiver
-	rss, store      float64       // MB
+	store           float64 // MB
 }
 
 func (r reception) cpuPer100k() float64  { return r.cpu.Seconds() / float64(r.got) * 100_000 }
@@ -134,6 +136,7 @@ func (in intake) feed(cmd *exec.Cmd, socket string, n int) (r reception, err err
 		return r, err
 	}
 	defer cmd.Process.Kill()
+	peak := watchPeak(cmd.Process.Pid)
 	if err := await(socket); err != nil {
 		return r, err
 	}
@@ -149,9 +152,7 @@ func (in intake) feed(cmd *exec.Cmd, socket string, n int) (r reception, err err
 		return r, err
 	}
 	r.sent, r.took = n, time.Since(start)
-	usage := cmd.ProcessState.SysUsage().(*syscall.Rusage)
-	r.cpu = time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
-	r.rss = float64(usage.Maxrss) * 1024 / 1e6
+	r.use(cmd.ProcessState, peak)
 	return r, nil
 }
 

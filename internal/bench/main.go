@@ -24,6 +24,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -182,4 +183,6 @@ func format(v float64) string {
 	return fmt.Sprintf("%.3f", v)
 }
 
-func cases() []measurement { return intakeCases() }
+func cases() []measurement {
+	return slices.Concat(intakeCases(), logCases(), storeCases(), submitCases())
+}
