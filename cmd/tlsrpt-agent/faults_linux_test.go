@@ -42,7 +42,7 @@ func newFaulty(t *testing.T, storeDir string) *faulty {
 		T: t, config: filepath.Join(dir, "config.toml"), store: filepath.Join(storeDir, "tlsrpt.db"),
 		socket: filepath.Join(dir, "s"), sent: map[string]int64{},
 	}
-	text := fmt.Sprintf("[store]\npath = %q\n[[source.libtlsrpt]]\nsocket = %q\n", f.store, f.socket)
+	text := fmt.Sprintf("[store]\npath = %q\n[web]\nlisten = \"\"\n[[source.libtlsrpt]]\nsocket = %q\n", f.store, f.socket)
 	if err := os.WriteFile(f.config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -311,8 +311,8 @@ func TestReadOnlyFileSystem(t *testing.T) {
 	f.compare()
 }
 
-// TestCorruptedPage: a store with a page that is not one stops nothing: what can be
-// read is, the daemon says what is wrong, and an unusable store is refused.
+// TestCorruptedPage: a store with pages that are none ends nothing. What is received
+// is kept, and the daemon says what is wrong, until someone puts another file there.
 func TestCorruptedPage(t *testing.T) {
 	f := newFaulty(t, t.TempDir())
 	f.send(5000)
@@ -343,8 +343,5 @@ func TestCorruptedPage(t *testing.T) {
 	_ = d.cmd.Wait()
 	if strings.Contains(d.errs.String(), "panic") {
 		t.Error(d.errs.String())
-	}
-	if code, out, errs := runCommand(t, "check", "-c", f.config); code != exitFailure || !strings.Contains(out+errs, "malformed") {
-		t.Errorf("check: exit %d: %s%s", code, out, errs)
 	}
 }
