@@ -194,6 +194,7 @@ func TestKilledWhileReceiving(t *testing.T) {
 func TestLockedStore(t *testing.T) {
 	t.Parallel() // it waits most of the time
 	f := newFaulty(t, t.TempDir())
+	f.daemon.expect("msg=unhealthy part=store")
 	f.send(1000)
 	f.await()
 	db, err := sql.Open("sqlite3", "file:"+f.store+"?_txlock=immediate&_busy_timeout=10000")
@@ -344,4 +345,49 @@ func TestCorruptedPage(t *testing.T) {
 	if strings.Contains(d.errs.String(), "panic") {
 		t.Error(d.errs.String())
 	}
+}
+
+// TestFullDisk: what is received while the disk of the store is full is kept, and
+// counted when there is room again.
+func TestFullDisk(t *testing.T) {
+	t.Parallel()
+	if !lab.InNamespace(t) {
+		return
+	}
+	dir := t.TempDir()
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=4m"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = syscall.Unmount(dir, syscall.MNT_DETACH) })
+	f := newFaulty(t, dir)
+	f.daemon.expect("msg=unhealthy part=store")
+	f.send(500)
+	f.await()
+	filler := filepath.Join(dir, "filler")
+	for range 3 {
+		var err error
+		file, openErr := os.Create(filler)
+		if openErr != nil {
+			t.Fatal(openErr)
+		}
+		for piece := make([]byte, 4096); err == nil; {
+			_, err = file.Write(piece)
+		}
+		file.Close()
+		before := total(f.counted())
+		failed := strings.Count(f.daemon.errs.String(), "database or disk is full")
+		for strings.Count(f.daemon.errs.String(), "database or disk is full") == failed {
+			f.send(500) // as long as there is room within the write-ahead log
+			time.Sleep(100 * time.Millisecond)
+		}
+		f.send(2000)
+		if err := os.Remove(filler); err != nil {
+			t.Fatal(err)
+		}
+		f.await()
+		if total(f.counted()) == before {
+			t.Error("nothing was counted")
+		}
+	}
+	f.compare()
 }
