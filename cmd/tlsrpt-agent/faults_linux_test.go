@@ -123,19 +123,16 @@ func (f *faulty) says(text string) {
 // failed.
 func TestTerminatedUnderLoad(t *testing.T) {
 	f := newFaulty(t, t.TempDir())
-	stop := make(chan struct{})
+	var stop atomic.Bool
 	var busy, senders sync.WaitGroup
 	for range 2 * runtime.NumCPU() {
 		busy.Go(func() {
-			for {
-				select {
-				case <-stop:
-					return
-				default:
-				}
+			for !stop.Load() {
 			}
 		})
 	}
+	defer busy.Wait()
+	defer stop.Store(true)
 	var sent [8][50]int64
 	var all atomic.Int64
 	for s := range sent {
@@ -164,8 +161,6 @@ func TestTerminatedUnderLoad(t *testing.T) {
 		}
 	}
 	f.compare() // a second signal changes nothing
-	close(stop)
-	busy.Wait()
 }
 
 // TestKilledWhileReceiving: a process that is killed takes with it what came within
