@@ -1,5 +1,4 @@
-# Targets: build (default), install, demo, check, test, bench, soak, fuzz, deb,
-# deb-test, oci, clean.
+# Targets: build (default), install, demo, check, test, bench, soak, fuzz, deb, deb-test, oci, clean.
 
 GO      ?= go
 PREFIX  ?= /usr/local

@@ -74,6 +74,7 @@ type Source struct {
 	sink      *positioned
 	readAt    time.Time  // when the newest line was read; zero: none was
 	since     time.Time  // of the first line that no commit has; zero: there is none
+	behind    bool       // whether the log was far ahead when it was read last
 	commits   chan error // of the commit under way; nil: there is none
 
 	mu    sync.Mutex
@@ -90,8 +91,15 @@ type SourceStats struct {
 }
 
 const (
-	// commitInterval is how long counts wait for their commit at most.
-	commitInterval = time.Second
+	// commitInterval is how long counts wait for their commit at most. Where a log
+	// is far ahead they wait longer: most domains come again within seconds, and
+	// each row is written once a commit. Nothing is lost by it, the position waits
+	// too.
+	commitInterval  = time.Second
+	catchUpInterval = 5 * time.Second
+
+	// catchUpChunk is how much is read at once, in bytes, where a log is far ahead.
+	catchUpChunk = 128 << 10
 
 	// commitKeys, of sessions that are counted apart, are committed at once. As
 	// many again may wait for the commit before: some 30 MB in all.
@@ -219,6 +227,7 @@ func (s *Source) read(ctx context.Context) error {
 		wait, cancel := context.WithTimeout(ctx, commitInterval)
 		chunk, err := s.tail.Next(wait)
 		cancel()
+		s.behind = err == nil && len(chunk) >= catchUpChunk
 		switch {
 		case ctx.Err() != nil:
 			return nil
@@ -362,7 +371,11 @@ func (s *Source) settleWaiting(ctx context.Context) error {
 
 // ripe reports whether it is time for a commit.
 func (s *Source) ripe() bool {
-	return !s.since.IsZero() && (time.Since(s.since) >= commitInterval || s.full())
+	interval := commitInterval
+	if s.behind {
+		interval = catchUpInterval
+	}
+	return !s.since.IsZero() && (time.Since(s.since) >= interval || s.full())
 }
 
 // full reports whether no more may wait for a commit.

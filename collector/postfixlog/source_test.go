@@ -413,3 +413,27 @@ func TestTallies(t *testing.T) {
 		t.Errorf("%d sessions remembered, %d bytes", n, known.bytes)
 	}
 }
+
+// TestRipe holds how long counts wait for their commit: longer where a log is far
+// ahead.
+func TestRipe(t *testing.T) {
+	for _, c := range []struct {
+		age    time.Duration
+		behind bool
+		want   bool
+	}{
+		{0, false, false},
+		{commitInterval, false, true},
+		{commitInterval, true, false},
+		{catchUpInterval, true, true},
+	} {
+		s := &Source{since: time.Now().Add(-c.age), behind: c.behind, batchKeys: commitKeys}
+		if got := s.ripe(); got != c.want {
+			t.Errorf("after %v, far behind %v: %v", c.age, c.behind, got)
+		}
+	}
+	s := &Source{since: time.Now(), behind: true, batchKeys: 1}
+	if s.known.fresh = 1; !s.ripe() {
+		t.Error("a full batch waits")
+	}
+}
