@@ -27,7 +27,7 @@ const (
 )
 
 const (
-	attacked  = "attacked.example"
+	attacked   = "attacked.example"
 	bystanders = 1000 // domains
 )
 

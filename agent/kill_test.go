@@ -3,11 +3,14 @@ package agent
 import (
 	"context"
 	"database/sql"
+	"errors"
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -20,6 +23,8 @@ import (
 	"github.com/tlsrpt-agent/tlsrpt-agent/schema"
 	"github.com/tlsrpt-agent/tlsrpt-agent/submitter"
 )
+
+var killRounds = flag.Int("chaos.rounds", 60, "processes that TestKill starts")
 
 // killEnv tells a copy of the test binary that it is the process to be killed:
 // "store resolver relay".
@@ -53,17 +58,54 @@ func submitAll(args []string) error {
 	if err != nil {
 		return err
 	}
-	if err := a.Submit(context.Background(), Submission{}, nil); err != nil {
+	counting, counted := make(chan struct{}), make(chan error, 1)
+	go func() { counted <- countLate(store, counting) }()
+	err = a.Submit(context.Background(), Submission{}, nil)
+	close(counting)
+	if err := errors.Join(err, <-counted); err != nil {
 		return err
 	}
 	return store.Close()
 }
 
-// TestKill kills the submitting process at random instants, over closing,
-// planning and delivering, until all is done. Each domain then has its report,
-// under one report-id, with exact counts.
+// lateDomains are those of countLate.
+const lateDomains = 5
+
+// countLate counts one session of each of a few domains, again and again, on a day
+// that is over, with how many it counted for its position.
+func countLate(store *aggregator.Store, stop <-chan struct{}) error {
+	ctx := context.Background()
+	text, err := store.Cursor(ctx, "late")
+	if err != nil {
+		return err
+	}
+	n, _ := strconv.Atoi(string(text)) // 0 before the first
+	for {
+		select {
+		case <-stop:
+			return nil
+		case <-time.After(2 * time.Millisecond):
+		}
+		n++
+		var counts []schema.Count
+		for i := range lateDomains {
+			domain := fmt.Sprintf("late%d.example", i)
+			policy := schema.Policy{Type: schema.NoPolicyFound, Domain: domain}
+			counts = append(counts, schema.Count{Day: schema.DayOf(time.Now()) - 2, Domain: domain, Policy: policy.Text(), Success: 1})
+		}
+		if err := store.Record(ctx, "late", strconv.AppendInt(nil, int64(n), 10), counts); err != nil {
+			return err
+		}
+	}
+}
+
+// TestKill kills a process at random instants, over counting, closing, planning and
+// delivering, until all is done. Each domain then has its report, under one
+// report-id, with exact counts; domains that were counted all the while have
+// supplements, too, and together they are exact.
 func TestKill(t *testing.T) {
-	const domains, rounds = 400, 60
+	rounds := *killRounds
+	domains := max(400, 7*rounds) // enough to do
 	world, err := receiver.Start(receiver.Options{})
 	check(t, err)
 	defer world.Close()
@@ -93,6 +135,7 @@ func TestKill(t *testing.T) {
 		t.Fatal("no process was killed before it was done")
 	}
 	t.Logf("%d of %d processes killed", kills, rounds)
+	submitRest(t, world, path)
 	checkArrived(t, world, path, domains)
 }
 
@@ -110,8 +153,44 @@ func fill(t *testing.T, path string, world *receiver.World, domains int) {
 		policy := schema.Policy{Type: schema.NoPolicyFound, Domain: domain}
 		counts = append(counts, schema.Count{Day: schema.DayOf(time.Now()) - 2, Domain: domain, Policy: policy.Text(), Success: int64(i + 1)})
 	}
+	for i := range lateDomains {
+		domain := fmt.Sprintf("late%d.example", i)
+		world.Publish(domain, "v=TLSRPTv1; rua=mailto:tls@"+domain)
+	}
 	check(t, store.Record(t.Context(), "test", nil, counts))
 	check(t, store.Close())
+}
+
+// submitRest submits what was counted last.
+func submitRest(t *testing.T, world *receiver.World, path string) {
+	t.Helper()
+	store, err := aggregator.Open(path, aggregator.Options{})
+	check(t, err)
+	defer store.Close()
+	relay, err := submitter.ParseRelay("smtp://"+world.SMTP.Addr(), "", submitter.RelayOptions{HELO: "out.example.com"})
+	check(t, err)
+	a, err := New(Options{
+		Store: store, Contact: "tls-reports@example.com",
+		Submitter: &submitter.Submitter{Resolver: &resolve.Resolver{Servers: []string{world.Zone.Addr()}}, Mail: relay, ExternalDKIM: true},
+	})
+	check(t, err)
+	check(t, a.Submit(t.Context(), Submission{}, nil))
+}
+
+// checkLate compares the reports about a domain of countLate, all parts of them,
+// with the position.
+func checkLate(t *testing.T, store *aggregator.Store, sessions map[string]int64) {
+	t.Helper()
+	text, err := store.Cursor(t.Context(), "late")
+	check(t, err)
+	n, err := strconv.ParseInt(string(text), 10, 64)
+	check(t, err)
+	for i := range lateDomains {
+		if got := sessions[fmt.Sprintf("late%d.example", i)]; got != n {
+			t.Errorf("late%d.example: %d sessions reported, %d counted", i, got, n)
+		}
+	}
+	t.Logf("%d sessions of each late domain", n)
 }
 
 // passLease makes the leases of killed processes end, as time would.
@@ -127,7 +206,15 @@ func passLease(t *testing.T, path string) {
 func checkArrived(t *testing.T, world *receiver.World, path string, domains int) {
 	t.Helper()
 	ids, twice := map[string]string{}, 0
+	late, parts := map[string]int64{}, map[string]bool{}
 	for _, r := range world.Reports() {
+		if strings.HasPrefix(r.Domain, "late") {
+			if !parts[r.ReportID] {
+				parts[r.ReportID] = true
+				late[r.Domain] += r.Sessions.Success
+			}
+			continue
+		}
 		if id, ok := ids[r.Domain]; ok {
 			if twice++; id != r.ReportID {
 				t.Errorf("%s got the reports %s and %s", r.Domain, id, r.ReportID)
@@ -146,6 +233,7 @@ func checkArrived(t *testing.T, world *receiver.World, path string, domains int)
 	store, err := aggregator.Open(path, aggregator.Options{})
 	check(t, err)
 	defer store.Close()
+	checkLate(t, store, late)
 	check(t, store.Deliveries(t.Context(), aggregator.DeliveryFilter{}, func(d aggregator.Delivery) error {
 		if d.State != aggregator.DeliverySent {
 			t.Errorf("delivery to %s is %s after %d attempts: %s", d.RUA, d.State, d.Attempts, d.LastError)

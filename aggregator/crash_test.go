@@ -73,6 +73,34 @@ func TestKill(t *testing.T) {
 	}
 }
 
+// A write-ahead log that a crash of the disk cut off anywhere gives a store of some
+// time before, in which counts and position agree.
+func TestTruncatedWAL(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "store.db")
+	shorter := 0
+	for range 10 {
+		said := killAfter(t, path, 5+rand.IntN(30))
+		info, err := os.Stat(path + "-wal")
+		must(t, err)
+		must(t, os.Truncate(path+"-wal", rand.Int64N(info.Size()+1)))
+		s := openStore(t, path, Options{})
+		n, err := crashPosition(s)
+		must(t, err)
+		if n < said {
+			shorter++
+		}
+		if n > 0 {
+			for i := range crashDomains {
+				checkCrashed(t, s, fmt.Sprintf("domain-%d.example", i), n)
+			}
+		}
+		must(t, s.Close())
+	}
+	if shorter == 0 {
+		t.Error("nothing was ever cut off")
+	}
+}
+
 func checkCrashed(t *testing.T, s *Store, domain string, n int64) {
 	t.Helper()
 	results, err := s.Aggregate(context.Background(), domainDay(t, s, domain))
