@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"testing"
 	"time"
 
@@ -49,11 +50,14 @@ func TestRelayPause(t *testing.T) {
 		}
 		// A day of pauses of half an hour has fifty of them, and those that were
 		// tried once are tried again first.
-		if n := len(b.mails); n < 30 || n > 100 || begun > 20 {
+		b.mu.Lock()
+		mails := slices.Clone(b.mails)
+		b.mu.Unlock()
+		if n := len(mails); n < 30 || n > 100 || begun > 20 {
 			b.Errorf("%d attempts in a day, of %d deliveries", n, begun)
 		}
-		for i := 5; i < len(b.mails); i++ { // the pauses have grown by then
-			if gap := b.mails[i].at.Sub(b.mails[i-1].at); gap < 10*time.Minute {
+		for i := 5; i < len(mails); i++ { // the pauses have grown by then
+			if gap := mails[i].at.Sub(mails[i-1].at); gap < 10*time.Minute {
 				b.Errorf("attempt %d came %s after the one before", i, gap)
 			}
 		}

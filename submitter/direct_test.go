@@ -2,8 +2,10 @@ package submitter
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"slices"
@@ -300,12 +302,16 @@ func TestDirectWithoutTLS(t *testing.T) {
 	plain := accepting(line{expect: "QUIT", answer: "221 bye"})[2:]
 	hello := []line{{answer: "220 hi"}, {"EHLO", "250-hi\r\n250 starttls", nil}} // keywords have no case
 	for name, starttls := range map[string]line{
-		"refused":           {"STARTTLS", "454 4.7.0 not now", nil},
-		"refused for good":  {"STARTTLS", "501 what?", nil},
-		"closing":           {"STARTTLS", "421 bye", nil},
-		"no handshake":      {"STARTTLS", "220 go\r\nthis is no TLS at all", nil},
-		"reset":             {"STARTTLS", "", reset},
-		"silence":           {"STARTTLS", "220 go", nil},
+		"refused":          {"STARTTLS", "454 4.7.0 not now", nil},
+		"refused for good": {"STARTTLS", "501 what?", nil},
+		"closing":          {"STARTTLS", "421 bye", nil},
+		"no handshake":     {"STARTTLS", "220 go\r\nthis is no TLS at all", nil},
+		"reset":            {"STARTTLS", "", reset},
+		"silence":          {"STARTTLS", "220 go", nil},
+		"data before TLS": {"STARTTLS", "", func(c net.Conn) {
+			io.WriteString(c, "220 go\r\n250 from the middle\r\n")
+			play(tls.Server(c, &tls.Config{Certificates: []tls.Certificate{cert}}), append([]line{{"EHLO", "250 hi", nil}}, plain...))
+		}},
 		"TLS, then nothing": {"STARTTLS", "", tlsThen(cert, func(net.Conn) {})},
 		"TLS, then silence": {"STARTTLS", "", tlsThen(cert, stall)},
 		"TLS, then babble":  {"STARTTLS", "", tlsThen(cert, babble)},
@@ -327,6 +333,7 @@ func TestDirectWithoutTLS(t *testing.T) {
 
 // One host that answers nothing leaves time for the others.
 func TestDirectSharesTime(t *testing.T) {
+	t.Parallel()
 	w, server := newWorld(t), new(relay)
 	w.SetMX(domain, "mx1.example.org", "mx2.example.org", "mx3.example.org")
 	w.host("mx1.example.org", scripted(t, line{then: stall}), "192.0.2.1")

@@ -403,6 +403,7 @@ func TestDKIMCovers(t *testing.T) {
 
 // A verifier that shares no code with the signer.
 func TestDKIMIndependently(t *testing.T) {
+	t.Parallel()
 	const python = "/usr/bin/python3"
 	if err := exec.Command(python, "-c", "import dkim").Run(); err != nil {
 		t.Skip("no second DKIM verifier: install the package python3-dkim")

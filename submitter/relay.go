@@ -205,7 +205,7 @@ func (r *Relay) fault(ctx context.Context, err error) *Error {
 		e.Err = fmt.Errorf("relay %s: %w", r, context.Cause(ctx))
 	case replied && atAuth:
 		e.Err = fmt.Errorf("relay %s refused user and password", r)
-		e.Reply = reply.codes()
+		e.Reply = r.redact(reply.codes())
 	case atAuth:
 		e.Err = fmt.Errorf("relay %s broke off the authentication", r)
 	case replied:

@@ -3,16 +3,15 @@ package submitter
 import (
 	"context"
 	"crypto/tls"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"net"
 	"net/textproto"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/emersion/go-sasl"
+	"github.com/emersion/go-smtp"
 )
 
 // tlsTimeout is for TLS and the first reply within it. What is left of an
@@ -40,79 +39,57 @@ type authError struct{ error }
 func (e authError) Unwrap() error { return e.error }
 
 // session is one SMTP connection, seen from the client (RFC 5321).
-//
-// The client of go-smtp greets with "EHLO localhost" before STARTTLS, for which
-// large providers hang up, and declares BODY=8BITMIME for every message, which
-// makes a relay convert or return what a 7-bit server would have taken.
 type session struct {
-	conn       *smtpConn // below TLS
-	text       *textproto.Conn
-	helo       string
-	extensions map[string]string // parameters by name in upper case
+	conn   *smtpConn // below TLS
+	wire   *smtpWire
+	client *smtp.Client
+	helo   string
 }
 
-// newSession reads the greeting on wire, which is conn or TLS on it, and says
-// EHLO.
-func newSession(conn *smtpConn, wire net.Conn, helo string) (*session, error) {
-	s := &session{conn: conn, text: textproto.NewConn(wire), helo: helo}
-	if _, _, err := s.text.ReadResponse(220); err != nil {
-		return nil, replyTo("", err)
-	}
-	return s, s.hello()
+// newSession reads the greeting on stream, which is conn or TLS on it, and says
+// EHLO, or HELO to a server that does not know EHLO.
+func newSession(conn *smtpConn, stream net.Conn, helo string) (*session, error) {
+	s := &session{conn: conn, helo: helo}
+	return s, s.hello(newSMTPWire(stream, ""))
 }
 
-// hello says EHLO, or HELO to a server that does not take EHLO.
-func (s *session) hello() error {
-	s.extensions = make(map[string]string)
-	offers, err := s.command(250, "EHLO", s.helo)
-	if r, ok := errors.AsType[*smtpRefusal](err); ok && r.permanent() {
-		_, err = s.command(250, "HELO", s.helo)
-		return err
-	}
-	lines := strings.Split(offers, "\n")
-	for _, line := range lines[1:] { // the first one is its name
-		name, parameters, _ := strings.Cut(strings.TrimSpace(line), " ")
-		s.extensions[strings.ToUpper(name)] = parameters
-	}
-	return err
-}
-
-// command says verb and arguments, and is the text of the reply.
-func (s *session) command(want int, verb string, arguments ...string) (string, error) {
-	line := strings.Join(append([]string{verb}, arguments...), " ")
-	if strings.ContainsAny(line, "\r\n") {
-		return "", fmt.Errorf("%w: a line break in %s", errUnfit, verb)
-	}
-	if err := s.text.PrintfLine("%s", line); err != nil {
-		return "", err
-	}
-	_, text, err := s.text.ReadResponse(want)
-	return text, replyTo(verb, err)
+func (s *session) hello(wire *smtpWire) error {
+	s.wire, s.client = wire, smtp.NewClient(wire)
+	wire.hello = true
+	defer func() { wire.hello = false }()
+	return refused("EHLO", s.client.Hello(s.helo))
 }
 
 func (s *session) offers(extension string) bool {
-	_, ok := s.extensions[extension]
+	ok, _ := s.client.Extension(extension)
 	return ok
 }
 
 // startTLS starts TLS, which the server offers, and says EHLO anew. All that
 // goes wrong on the way is errHandshake: there are servers that fall silent once
 // TLS is up.
+//
+// The client of go-smtp can do this in NewClientStartTLS alone, and there says
+// "EHLO localhost" before TLS, for which large providers hang up.
 func (s *session) startTLS(ctx context.Context, config *tls.Config) error {
 	defer s.conn.within(tlsTimeout)()
 	fault := func(err error) error { return fmt.Errorf("%w: %w", errHandshake, err) }
-	if _, err := s.command(220, "STARTTLS"); err != nil {
+	text := textproto.NewConn(s.wire)
+	if err := text.PrintfLine("STARTTLS"); err != nil {
 		return fault(err)
 	}
-	if s.text.R.Buffered() > 0 { // what came in the clear must not pass for secured
+	if _, _, err := text.ReadResponse(220); err != nil {
+		return fault(refused("STARTTLS", err))
+	}
+	if s.wire.in.Buffered() > 0 { // what came in the clear must not pass for secured
 		return fault(errors.New("data after the reply to STARTTLS"))
 	}
 	secured, err := handshake(ctx, s.conn, config)
 	if err != nil {
 		return err
 	}
-	s.text = textproto.NewConn(secured)
-	if err := s.hello(); err != nil {
+	// The server does not greet again, but a new client waits for it.
+	if err := s.hello(newSMTPWire(secured, "220 \r\n")); err != nil {
 		return fault(err)
 	}
 	return nil
@@ -137,58 +114,20 @@ func opportunistic(host string) *tls.Config {
 // authenticate gives the password by PLAIN or LOGIN. The caller has seen to it
 // that the server is who it should be.
 func (s *session) authenticate(user, password string) error {
-	offered := s.extensions["AUTH"]
-	var client sasl.Client
-	for _, m := range strings.Fields(strings.ToUpper(offered)) {
-		switch {
-		case m == sasl.Plain:
-			client = sasl.NewPlainClient("", user, password)
-		case m == sasl.Login && client == nil:
-			client = sasl.NewLoginClient(user, password)
-		}
-	}
-	if client == nil {
+	var mechanism sasl.Client
+	switch {
+	case s.client.SupportsAuth(sasl.Plain):
+		mechanism = sasl.NewPlainClient("", user, password)
+	case s.client.SupportsAuth(sasl.Login):
+		mechanism = sasl.NewLoginClient(user, password)
+	default:
+		_, offered := s.client.Extension("AUTH")
 		return fmt.Errorf("it offers neither AUTH PLAIN nor AUTH LOGIN, but %q", printable(offered, 80))
 	}
-	if err := s.auth(client); err != nil {
-		return authError{err}
+	if err := s.client.Auth(mechanism); err != nil {
+		return authError{refused("AUTH", err)}
 	}
 	return nil
-}
-
-// maxChallenges is more than any mechanism here has.
-const maxChallenges = 4
-
-// auth is the exchange of RFC 4954, section 4.
-func (s *session) auth(client sasl.Client) error {
-	mechanism, response, err := client.Start()
-	if err != nil {
-		return err
-	}
-	arguments := []string{"AUTH", mechanism}
-	if response != nil {
-		arguments = append(arguments, base64.StdEncoding.EncodeToString(response))
-	}
-	for range maxChallenges {
-		if err := s.text.PrintfLine("%s", strings.Join(arguments, " ")); err != nil {
-			return err
-		}
-		_, text, err := s.text.ReadResponse(334)
-		if reply, ok := errors.AsType[*textproto.Error](err); ok && reply.Code == 235 {
-			return nil
-		} else if err != nil {
-			return replyTo("AUTH", err)
-		}
-		challenge, err := base64.StdEncoding.DecodeString(text)
-		if err != nil {
-			return err
-		}
-		if response, err = client.Next(challenge); err != nil {
-			return err
-		}
-		arguments = []string{base64.StdEncoding.EncodeToString(response)}
-	}
-	return errors.New("it asks on and on")
 }
 
 // send is one mail transaction (RFC 5321, section 3.3), and the end of the
@@ -197,91 +136,63 @@ func (s *session) send(e Envelope, message []byte) error {
 	err := s.transaction(e, message)
 	if r, ok := errors.AsType[*smtpRefusal](err); err == nil || errors.Is(err, errUnfit) || ok && !r.closing() {
 		defer s.conn.within(quitTimeout)()
-		s.command(221, "QUIT") // whatever the answer, all is said
+		s.client.Quit() // whatever the answer, all is said
 	}
 	return err
 }
 
 func (s *session) transaction(e Envelope, message []byte) error {
-	parameters, err := s.parameters(e, message)
-	if err != nil {
+	if err := s.fits(e, message); err != nil {
 		return err
 	}
-	if _, err := s.command(250, "MAIL", append([]string{"FROM:<" + e.From + ">"}, parameters...)...); err != nil {
-		return err
+	// The client leaves out what the server does not offer. It declares
+	// BODY=8BITMIME wherever that is offered, although our messages are 7-bit.
+	mail, rcpt := &smtp.MailOptions{Size: int64(len(message)), UTF8: !isASCII(e.From + e.To)}, new(smtp.RcptOptions)
+	if e.ID != "" { // a bounce names it (RFC 3461)
+		mail.Return, mail.EnvelopeID = smtp.DSNReturnHeaders, e.ID
+		rcpt.Notify = []smtp.DSNNotify{smtp.DSNNotifyFailure}
 	}
-	recipient := []string{"TO:<" + e.To + ">"}
-	if s.wantsDSN(e) {
-		recipient = append(recipient, "NOTIFY=FAILURE")
+	if err := s.client.Mail(e.From, mail); err != nil {
+		return refused("MAIL", err)
 	}
-	if _, err := s.command(25, "RCPT", recipient...); err != nil { // 250, or 251: it will forward
-		return err
-	}
-	if _, err := s.command(354, "DATA"); err != nil {
-		return err
+	if err := s.client.Rcpt(e.To, rcpt); err != nil {
+		return refused("RCPT", err)
 	}
 	return s.data(message)
 }
 
 func (s *session) data(message []byte) error {
-	w := s.text.DotWriter()
+	w, err := s.client.Data()
+	if err != nil {
+		return refused("DATA", err)
+	}
 	if _, err := w.Write(message); err != nil {
 		return err
 	}
 	// To give up too early doubles the message: the server may have it already.
 	s.conn.waitLong()
-	if err := w.Close(); err != nil {
-		return err
-	}
-	_, _, err := s.text.ReadResponse(250)
-	err = replyTo("DATA", err)
+	err = refused("DATA", w.Close())
 	if _, replied := errors.AsType[*smtpRefusal](err); err != nil && !replied {
 		return fmt.Errorf("%w: %w", errLost, err)
 	}
 	return err
 }
 
-// parameters is those of MAIL, by what the server offers and the message needs.
-func (s *session) parameters(e Envelope, message []byte) ([]string, error) {
-	var p []string
-	if limit, ok := s.extensions["SIZE"]; ok { // RFC 1870
-		if n, err := strconv.ParseInt(limit, 10, 64); err == nil && n > 0 && int64(len(message)) > n {
-			return nil, fmt.Errorf("%w: 5.3.4 it has %d bytes, and %d are allowed", errUnfit, len(message), n)
-		}
-		p = append(p, fmt.Sprintf("SIZE=%d", len(message)))
+// fits reports, as errUnfit, what the server does not offer and the message
+// needs.
+func (s *session) fits(e Envelope, message []byte) error {
+	limit, _ := s.client.MaxMessageSize() // 0: none
+	switch {
+	case strings.ContainsAny(e.From+e.To, "\r\n"):
+		return fmt.Errorf("%w: a line break in an address", errUnfit)
+	case limit > 0 && len(message) > limit: // RFC 1870
+		return fmt.Errorf("%w: 5.3.4 it has %d bytes, and %d are allowed", errUnfit, len(message), limit)
+	case !isASCII(message) && !s.offers("8BITMIME"): // RFC 6152
+		return fmt.Errorf("%w: 5.6.3 it is 8-bit, and 8BITMIME is not offered", errUnfit)
+	case !isASCII(e.From+e.To) && !s.offers("SMTPUTF8"): // RFC 6531
+		return fmt.Errorf("%w: 5.6.7 the address is not ASCII, and SMTPUTF8 is not offered", errUnfit)
 	}
-	if !isASCII(message) { // RFC 6152; ours are 7-bit
-		if !s.offers("8BITMIME") {
-			return nil, fmt.Errorf("%w: 5.6.3 it is 8-bit, and 8BITMIME is not offered", errUnfit)
-		}
-		p = append(p, "BODY=8BITMIME")
-	}
-	if !isASCII(e.From) || !isASCII(e.To) { // RFC 6531
-		if !s.offers("SMTPUTF8") {
-			return nil, fmt.Errorf("%w: 5.6.7 the address is not ASCII, and SMTPUTF8 is not offered", errUnfit)
-		}
-		p = append(p, "SMTPUTF8")
-	}
-	if s.wantsDSN(e) {
-		p = append(p, "RET=HDRS", "ENVID="+xtext(e.ID))
-	}
-	return p, nil
-}
-
-// wantsDSN reports whether a bounce can be asked to name e.ID (RFC 3461).
-func (s *session) wantsDSN(e Envelope) bool { return e.ID != "" && s.offers("DSN") }
-
-// xtext is RFC 3461, section 4.
-func xtext(s string) string {
-	var b strings.Builder
-	for i := range len(s) {
-		if c := s[i]; c < '!' || c > '~' || c == '+' || c == '=' {
-			fmt.Fprintf(&b, "+%02X", c)
-		} else {
-			b.WriteByte(c)
-		}
-	}
-	return b.String()
+	return nil
 }
 
 func isASCII[T string | []byte](s T) bool {

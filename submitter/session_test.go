@@ -1,14 +1,16 @@
 package submitter
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
-	"net/textproto"
 	"os"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -27,13 +29,13 @@ func TestParameters(t *testing.T) {
 		{"size 0", Envelope{}, plain, " SIZE=17", ""},
 		{"SIZE 17", Envelope{}, plain, " SIZE=17", ""},
 		{"SIZE much", Envelope{}, plain, " SIZE=17", ""},
-		{"8BITMIME", Envelope{}, plain, "", ""}, // only where needed
+		{"8BITMIME", Envelope{}, plain, " BODY=8BITMIME", ""}, // go-smtp knows no other way
 		{"8BITMIME", Envelope{}, eight, " BODY=8BITMIME", ""},
 		{"DSN", Envelope{}, plain, "", ""}, // only where asked for
 		{"DSN", Envelope{ID: "d1.a+b=c d"}, plain, " RET=HDRS ENVID=d1.a+2Bb+3Dc+20d", " NOTIFY=FAILURE"},
 		{"SMTPUTF8", Envelope{}, plain, "", ""},
 		{"SMTPUTF8", Envelope{To: "j\u00fcrgen@example.com"}, plain, " SMTPUTF8", ""},
-		{"DSN,SIZE 1000,8BITMIME,SMTPUTF8", Envelope{To: "j\u00fcrgen@example.com", ID: "x"}, eight, " SIZE=18 BODY=8BITMIME SMTPUTF8 RET=HDRS ENVID=x", " NOTIFY=FAILURE"},
+		{"DSN,SIZE 1000,8BITMIME,SMTPUTF8", Envelope{To: "j\u00fcrgen@example.com", ID: "x"}, eight, " BODY=8BITMIME SIZE=18 SMTPUTF8 RET=HDRS ENVID=x", " NOTIFY=FAILURE"},
 	} {
 		e := Envelope{From: from, To: to, ID: c.e.ID}
 		if c.e.To != "" {
@@ -60,7 +62,7 @@ func TestUnfit(t *testing.T) {
 		{"SIZE", "j\u00fcrgen@example.com", "x\r\n", "5.6.7"},
 		{"SIZE", mailbox + ">\r\nRCPT TO:<x@example.com", "x\r\n", "line break"},
 	} {
-		script := []line{{answer: "220 hi"}, {"EHLO", "250-hi\r\n250 " + c.offers, nil}, {"MAIL", "250 ok", nil}}
+		script := []line{{answer: "220 hi"}, {"EHLO", "250-hi\r\n250 " + c.offers, nil}}
 		r := relayAt(t, "smtp://"+scripted(t, script...), "", RelayOptions{Timeout: time.Second})
 		err := r.Mail(t.Context(), Envelope{From: from, To: c.to}, []byte(c.message))
 		if e, ok := errors.AsType[*Error](err); !ok || !e.Ours || !e.Temporary || !strings.Contains(e.Error(), c.text) {
@@ -78,44 +80,92 @@ func TestUnfit(t *testing.T) {
 	}
 }
 
-func TestReplyTo(t *testing.T) {
-	for text, want := range map[string]string{
-		"5.1.1 no such user":        "550 5.1.1/no such user",
-		"5.1.1 no\n5.1.1 such user": "550 5.1.1/no\nsuch user",
-		"5.1.1":                     "550 5.1.1/",
-		"no such user":              "550/no such user",
-		"1.2.3 x":                   "550/1.2.3 x",
-		"5.1 x":                     "550/5.1 x",
-		"5.x.1 x":                   "550/5.x.1 x",
-		"5.1.1000 x":                "550/5.1.1000 x",
-		"5.1.-1 x":                  "550/5.1.-1 x",
-		"":                          "550/",
+// A refusal is kept as the server said it, but for codes that begin further lines.
+func TestRefusal(t *testing.T) {
+	for said, want := range map[string]struct {
+		text   string
+		nobody bool // no such recipient
+	}{
+		"550 5.1.1 no such user":              {"550 5.1.1 no such user", true},
+		"550-5.1.1 no\r\n550 5.1.1 such user": {"550 5.1.1 no\nsuch user", true},
+		"550 5.1.1":                           {"550 5.1.1", true},
+		"550 5.1.10 x":                        {"550 5.1.10 x", true},
+		"550 5.1.8 x":                         {"550 5.1.8 x", false},
+		"550 5.1.1.8 x":                       {"550 5.1.1.8 x", false},
+		"450 5.1.1 x":                         {"450 5.1.1 x", false},
+		"550 1.2.3 x":                         {"550 1.2.3 x", false},
+		"550 5.1 x":                           {"550 5.1 x", false},
+		"550 5.x.1 x":                         {"550 5.x.1 x", false},
+		"550 5.1.-1 x":                        {"550 5.1.-1 x", false},
+		"550 no such user":                    {"550 no such user", false},
+		"550 ":                                {"550 ", false},
 	} {
-		err := replyTo("RCPT", textprotoError(550, text))
+		err := afterSaying(t, "220 hi\r\n250 hi\r\n250 ok\r\n"+said+"\r\n")
 		r, ok := errors.AsType[*smtpRefusal](err)
-		if !ok || r.codes()+"/"+r.text != want {
-			t.Errorf("%q: %#v, want %q", text, err, want)
+		if !ok || r.command != "RCPT" || r.Error() != want.text || r.noSuchRecipient() != want.nobody {
+			t.Errorf("%q: %#v, want %+v", said, err, want)
 		}
 	}
-	if err := replyTo("RCPT", os.ErrClosed); err != os.ErrClosed {
+	if err := refused("RCPT", os.ErrClosed); err != os.ErrClosed {
 		t.Errorf("%v", err)
 	}
 }
 
-// An AUTH exchange that never ends.
+// An AUTH exchange that never ends, but for the bound on what a server may send.
 func TestEndlessChallenges(t *testing.T) {
-	steps := []line{{answer: "220 hi"}, {"EHLO", "250-hi\r\n250 AUTH LOGIN", nil}}
-	for range 20 {
-		steps = append(steps, line{expect: "", answer: "334 " + "VXNlcm5hbWU6"})
+	again := func(c net.Conn) {
+		for r := bufio.NewReader(c); ; {
+			io.WriteString(c, "334 UGFzc3dvcmQ6\r\n") // Password:
+			if _, err := r.ReadString('\n'); err != nil {
+				return
+			}
+		}
 	}
+	steps := []line{{answer: "220 hi"}, {"EHLO", "250-hi\r\n250 AUTH LOGIN", nil}, {"AUTH", "", again}}
 	conn := dialScripted(t, steps...)
 	s, err := newSession(conn, conn, "client.example.net")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.authenticate("agent", password); err == nil {
-		t.Error("it ends well")
+	err = s.authenticate("agent", password)
+	if _, ok := errors.AsType[authError](err); !ok || conn.unread.Load() > 0 {
+		t.Errorf("%v, with %d bytes to come", err, conn.unread.Load())
 	}
+}
+
+// A server may think long about a message, and not about anything else.
+func TestPatience(t *testing.T) {
+	ponder := func(c net.Conn) { time.Sleep(9 * time.Minute); io.WriteString(c, "250 taken\r\n"); stall(c) }
+	for name, c := range map[string]struct {
+		script []line
+		ok     bool
+		took   time.Duration
+	}{
+		"verdict":   {accepting(line{expect: ".\r\n", then: ponder}), true, 9*time.Minute + quitTimeout},
+		"recipient": {accepting(line{expect: "RCPT", then: stall}), false, defaultSMTPTimeout},
+		"STARTTLS": { // and then MAIL, on another connection
+			[]line{{answer: "220 hi"}, {"EHLO", "250-hi\r\n250 STARTTLS", nil}, {"STARTTLS", "", stall}}, false, tlsTimeout + defaultSMTPTimeout,
+		},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			began := time.Now()
+			r := relayAt(t, "smtp://mail.example.org", "", RelayOptions{Dialer: piped(c.script)})
+			err := r.Mail(t.Context(), Envelope{From: from, To: mailbox}, []byte("x\r\n"))
+			if took := time.Since(began); (err == nil) != c.ok || took != c.took {
+				t.Errorf("%s: %v after %s, want %s", name, err, took, c.took)
+			}
+		})
+	}
+}
+
+// piped is a server that says what it is told to, without sockets, which would
+// stop the clock of a bubble.
+type piped []line
+
+func (p piped) DialContext(context.Context, string, string) (net.Conn, error) {
+	ours, theirs := net.Pipe()
+	go func() { defer theirs.Close(); play(theirs, p) }()
+	return ours, nil
 }
 
 // dialScripted is a connection to a server that says what it is told to.
@@ -138,14 +188,9 @@ func FuzzSession(f *testing.F) {
 	f.Add("220-\r\n220 \r\n250-\r\n250-SIZE \r\n250 AUTH\r\n")
 	f.Add("\x00\xff\r\n")
 	f.Fuzz(func(t *testing.T, said string) {
-		conn := newSMTPConn(context.Background(), &deaf{said: strings.NewReader(said)}, time.Second)
-		defer conn.Close()
-		s, err := newSession(conn, conn, "client.example.net")
-		if err == nil {
-			err = s.send(Envelope{From: from, To: mailbox, ID: "x"}, []byte("x\r\n"))
-		}
+		err := afterSaying(t, said)
 		e := directError(t.Context(), []error{mxError{"mx", err}})
-		if r, ok := errors.AsType[*smtpRefusal](err); ok && e.Temporary == (r.code >= 500 && r.code < 600) {
+		if r, ok := errors.AsType[*smtpRefusal](err); ok && e.Temporary == (r.Code >= 500 && r.Code < 600) {
 			t.Errorf("%v: temporary: %t", r, e.Temporary)
 		}
 		if text := fmt.Sprint(e); err != nil && (len(text) > maxErrorText || text != printable(text, maxErrorText)) {
@@ -154,7 +199,17 @@ func FuzzSession(f *testing.F) {
 	})
 }
 
-func textprotoError(code int, msg string) error { return &textproto.Error{Code: code, Msg: msg} }
+// afterSaying is the outcome of a session with a server that says one thing,
+// whatever it hears.
+func afterSaying(t *testing.T, said string) error {
+	conn := newSMTPConn(t.Context(), &deaf{said: strings.NewReader(said)}, time.Second)
+	defer conn.Close()
+	s, err := newSession(conn, conn, "client.example.net")
+	if err != nil {
+		return err
+	}
+	return s.send(Envelope{From: from, To: mailbox, ID: "x"}, []byte("x\r\n"))
+}
 
 // deaf is a connection whose other end says one thing, and listens to nothing.
 type deaf struct {

@@ -1,6 +1,8 @@
 package submitter
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"fmt"
 	"net"
@@ -96,6 +98,37 @@ func (c *smtpConn) Close() error {
 func (*smtpConn) SetDeadline(time.Time) error      { return nil }
 func (*smtpConn) SetReadDeadline(time.Time) error  { return nil }
 func (*smtpConn) SetWriteDeadline(time.Time) error { return nil }
+
+// smtpWire is a connection as the client of go-smtp needs it: begin is read
+// before all else, and keywords in replies to EHLO are in upper case, as the client
+// looks for them, although they have no case (RFC 5321, section 2.4). It gives one
+// line at a time, so that whatever follows a reply stays here.
+type smtpWire struct {
+	net.Conn
+	in    *bufio.Reader
+	line  []byte // what the last line has left
+	err   error  // what follows it
+	hello bool   // a reply to EHLO is awaited
+}
+
+func newSMTPWire(conn net.Conn, begin string) *smtpWire {
+	return &smtpWire{Conn: conn, in: bufio.NewReader(conn), line: []byte(begin)}
+}
+
+func (w *smtpWire) Read(p []byte) (int, error) {
+	if len(w.line) == 0 && w.err == nil {
+		w.line, w.err = w.in.ReadSlice('\n')
+		if w.hello && bytes.HasPrefix(w.line, []byte("250")) {
+			w.line = bytes.ToUpper(w.line)
+		}
+	}
+	if len(w.line) == 0 {
+		return 0, w.err
+	}
+	n := copy(p, w.line)
+	w.line = w.line[n:]
+	return n, nil
+}
 
 // isLoopback reports whether the other end is this host.
 func isLoopback(a net.Addr) bool {

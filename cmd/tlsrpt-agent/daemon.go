@@ -75,9 +75,10 @@ func (d *daemon) run(ctx context.Context, hangups <-chan os.Signal) error {
 	d.announce()
 	watching, unwatch := context.WithCancel(context.WithoutCancel(ctx))
 	watched := make(chan struct{})
+	watch := d.watch // the setup that it is read from is replaced below
 	go func() {
 		defer close(watched)
-		d.watch.run(watching)
+		watch.run(watching)
 	}()
 	defer func() { unwatch(); <-watched }()
 	collected := make(chan error, 1)
@@ -95,7 +96,7 @@ func (d *daemon) run(ctx context.Context, hangups <-chan os.Signal) error {
 	for next := d.setup; next != nil; {
 		d.setup = next
 		d.bounces.handTo(d.agent)
-		d.watch.setup.Store(next)
+		watch.setup.Store(next)
 		submitting, stop := context.WithCancel(ctx)
 		submitted := make(chan error, 1)
 		go func() { submitted <- d.agent.Run(submitting) }()

@@ -183,10 +183,10 @@ func importBesideSource(t *testing.T, form string) {
 func TestImportBesideBeginning(t *testing.T) {
 	dir := t.TempDir()
 	config, log := importConfig(t, dir), filepath.Join(dir, "mail.log")
-	established, _, _ := strings.Cut(sessionLines(0, 1, time.Now(), fractions), "\n")
+	now := time.Now()
+	established, _, _ := strings.Cut(sessionLines(0, 1, now, fractions), "\n")
 	writeFile(t, log, established+"\n")
 	stop := followLog(t, config)
-	now := time.Now()
 	_, sent, _ := strings.Cut(sessionLines(0, 1, now, fractions), "\n")
 	f, err := os.OpenFile(log, os.O_APPEND|os.O_WRONLY, 0)
 	if err != nil {

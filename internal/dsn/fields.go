@@ -90,7 +90,7 @@ func (n *Notification) add(f fields) {
 // failed, what the other server said may say why: Postfix writes "5.0.0" beside
 // "smtp; 550 5.1.1 no such user" if the reply had no status where one belongs.
 func status(field string, r Recipient) Status {
-	s, ok := parseStatus(field)
+	s, ok := ParseStatus(field)
 	if !ok && r.Failed() {
 		s = permanent
 	}

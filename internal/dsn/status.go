@@ -34,8 +34,8 @@ func (s Status) NoSuchRecipient() bool {
 // takes no mail (RFC 3463, section 3.3).
 func (s Status) MailboxDisabled() bool { return s == Status{5, 2, 1} }
 
-// parseStatus reads "5.1.1". Some servers add a comment: "5.1.1 (bad address)".
-func parseStatus(text string) (s Status, ok bool) {
+// ParseStatus reads "5.1.1". Some servers add a comment: "5.1.1 (bad address)".
+func ParseStatus(text string) (s Status, ok bool) {
 	word, _, _ := strings.Cut(strings.TrimSpace(text), " ")
 	parts := strings.Split(word, ".")
 	if len(parts) != len(s) {
@@ -56,7 +56,7 @@ func parseStatus(text string) (s Status, ok bool) {
 func findStatus(text string, class int) (Status, bool) {
 	dotted := func(r rune) bool { return r != '.' && (r < '0' || r > '9') }
 	for word := range strings.FieldsFuncSeq(text, dotted) {
-		if s, ok := parseStatus(strings.TrimRight(word, ".")); ok && s[0] == class {
+		if s, ok := ParseStatus(strings.TrimRight(word, ".")); ok && s[0] == class {
 			return s, true
 		}
 	}

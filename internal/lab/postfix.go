@@ -155,6 +155,14 @@ func (p *Postfix) Flush() {
 	p.run("/usr/sbin/postqueue", "-c", "/lab/conf", "-f")
 }
 
+// Idle reports whether no mail waits in the queue.
+func (p *Postfix) Idle() bool {
+	p.t.Helper()
+	out, err := p.command("/usr/sbin/postqueue", "-c", "/lab/conf", "-j")
+	check(p.t, err)
+	return len(bytes.TrimSpace(out)) == 0
+}
+
 // command runs a command in the root and is what it printed.
 func (p *Postfix) command(name string, args ...string) ([]byte, error) {
 	cmd := exec.Command(name, args...)

@@ -29,6 +29,7 @@ const (
 	Drop       Behaviour = iota // the connection ends where the TLS handshake should begin
 	Refuse     Behaviour = iota // STARTTLS is offered, and answered with 454
 	NoUsers    Behaviour = iota // no recipient exists
+	Greylist   Behaviour = iota // every other attempt is turned away for now
 )
 
 // Receiver is one MX host. It takes every message and remembers the truth.
@@ -42,6 +43,7 @@ type Receiver struct {
 	cert      tls.Certificate
 
 	mu       sync.Mutex
+	attempts int // RCPT commands
 	sessions []*Session
 	conns    []net.Conn // all there ever were
 }
@@ -145,6 +147,14 @@ func poll(ok func() bool) bool {
 	return true
 }
 
+// countAttempt is how many recipients were named, this one included.
+func (r *Receiver) countAttempt() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.attempts++
+	return r.attempts
+}
+
 // conn is the SMTP state of one connection.
 type conn struct {
 	r    *Receiver
@@ -207,6 +217,9 @@ func (c *conn) command(verb, arg string) error {
 		if c.r.behaviour == NoUsers {
 			return c.reply("550 5.1.1 <" + mailbox(arg) + ">: no such user")
 		}
+		if c.r.behaviour == Greylist && c.r.countAttempt()%2 == 1 {
+			return c.reply("450 4.7.1 <" + mailbox(arg) + ">: greylisted, come back")
+		}
 		c.mail.To = append(c.mail.To, mailbox(arg))
 		return c.reply("250 2.1.5 Ok")
 	case "DATA":
@@ -259,6 +272,9 @@ func (c *conn) startTLS() error {
 }
 
 func (c *conn) data() error {
+	if len(c.mail.To) == 0 {
+		return c.reply("554 5.5.1 No valid recipients")
+	}
 	if err := c.reply("354 End data with <CR><LF>.<CR><LF>"); err != nil {
 		return err
 	}
