@@ -114,7 +114,7 @@ func (in intake) agent(b *bench, n int) (r reception, err error) {
 	}
 	socket, db := filepath.Join(dir, "s"), filepath.Join(dir, "tlsrpt.db")
 	var log bytes.Buffer
-	cmd := exec.CommandContext(b.ctx, b.agent, "run", "-c", os.DevNull, "--db", db, "--socket", socket, "--log-level", "error")
+	cmd := exec.CommandContext(b.ctx, b.agent, "run", "-c", b.config(), "--db", db, "--socket", socket, "--log-level", "error")
 	cmd.Stderr = &log
 	if r, err = in.feed(cmd, socket, n); err != nil {
 		return r, fmt.Errorf("%w\n%s", err, log.String())
