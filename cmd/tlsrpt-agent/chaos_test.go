@@ -63,7 +63,7 @@ func newChaos(t *testing.T, storeDir string) *chaos {
 		config: filepath.Join(dir, "config.toml"), store: filepath.Join(storeDir, "tlsrpt.db"),
 	}
 	c.log = newLogWriter(t, filepath.Join(dir, "mail.log"), c.rand)
-	text := fmt.Sprintf("[store]\npath = %q\n[dns]\nservers = [%q]\n[[source.postfix_log]]\npath = %q\n",
+	text := fmt.Sprintf("[web]\nlisten = \"\"\n[store]\npath = %q\n[dns]\nservers = [%q]\n[[source.postfix_log]]\npath = %q\n",
 		c.store, zone.Addr(), c.log.path)
 	if err := os.WriteFile(c.config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
