@@ -48,7 +48,7 @@ func writeFile(t *testing.T, path, text string) string {
 // importConfig is a configuration that follows a log, which need not exist.
 func importConfig(t *testing.T, dir string) string {
 	return writeFile(t, filepath.Join(dir, "config.toml"), fmt.Sprintf(
-		"[store]\npath = %q\n[dns]\nservers = [\"127.0.0.1:1\"]\n[[source.postfix_log]]\npath = %q\n",
+		"[web]\nlisten = \"\"\n[store]\npath = %q\n[dns]\nservers = [\"127.0.0.1:1\"]\n[[source.postfix_log]]\npath = %q\n",
 		filepath.Join(dir, "tlsrpt.db"), filepath.Join(dir, "mail.log")))
 }
 

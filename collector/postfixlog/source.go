@@ -103,7 +103,7 @@ const (
 
 	// commitKeys, of sessions that are counted apart, are committed at once. As
 	// many again may wait for the commit before: some 30 MB in all.
-	commitKeys = 50_000
+	commitKeys = 40_000
 
 	// maxWaiting bounds the sessions that wait for DNS; reading waits for them.
 	maxWaiting = 500

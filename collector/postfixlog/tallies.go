@@ -40,7 +40,7 @@ type failureKey struct {
 }
 
 const (
-	maxTallyBytes = 16 << 20 // of a generation
+	maxTallyBytes = 10 << 20 // of a generation
 	tallyKeySize  = 256      // of a key and the map's room for it
 )
 

@@ -37,9 +37,6 @@ var intakes = []intake{
 	{name: "intake/hot", datagrams: 3_000_000, domains: 1},
 	{name: "intake/100k", datagrams: 500_000, domains: 100_000, failures: 50},
 	{name: "intake/100k-fresh", datagrams: 500_000, domains: 100_000, failures: 50, fresh: true},
-	{name: "growth/10k", datagrams: 1_000_000, domains: 10_000},
-	{name: "growth/100k", datagrams: 1_000_000, domains: 100_000},
-	{name: "growth/1M", datagrams: 1_000_000, domains: 1_000_000},
 	{name: "intake/loss-hot-12k-q10", domains: 1, fresh: true, rate: 12_000, lasting: 12 * time.Second, queue: 10},
 	{name: "intake/loss-100k-12k-q10", domains: 100_000, failures: 50, fresh: true, rate: 12_000, lasting: 12 * time.Second, queue: 10},
 	{name: "intake/loss-100k-12k-q512", domains: 100_000, failures: 50, fresh: true, rate: 12_000, lasting: 12 * time.Second, queue: 512},
@@ -114,7 +111,7 @@ func (in intake) agent(b *bench, n int) (r reception, err error) {
 	}
 	socket, db := filepath.Join(dir, "s"), filepath.Join(dir, "tlsrpt.db")
 	var log bytes.Buffer
-	cmd := exec.CommandContext(b.ctx, b.agent, "run", "-c", os.DevNull, "--db", db, "--socket", socket, "--log-level", "error")
+	cmd := exec.CommandContext(b.ctx, b.agent, "run", "-c", b.config(), "--db", db, "--socket", socket, "--log-level", "error")
 	cmd.Stderr = &log
 	if r, err = in.feed(cmd, socket, n); err != nil {
 		return r, fmt.Errorf("%w\n%s", err, log.String())
@@ -122,7 +119,7 @@ func (in intake) agent(b *bench, n int) (r reception, err error) {
 	if info, err := os.Stat(db); err == nil {
 		r.store = float64(info.Size()) / 1e6
 	}
-	r.got, err = counted(b, db)
+	r.got, _, err = counted(b, db)
 	return r, err
 }
 
@@ -178,22 +175,23 @@ func await(socket string) error {
 	}
 }
 
-// counted is how many sessions a store holds.
-func counted(b *bench, db string) (n int, err error) {
+// counted is how many sessions a store holds, and of how many domains and policies.
+func counted(b *bench, db string) (n, keys int, err error) {
 	cmd := exec.CommandContext(b.ctx, b.agent, "pending", "-c", os.DevNull, "--db", db, "--json")
 	out, err := cmd.StdoutPipe()
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	if err := cmd.Start(); err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	for lines := bufio.NewScanner(out); lines.Scan(); {
 		var p struct{ Success, Failure int }
 		if err := json.Unmarshal(lines.Bytes(), &p); err != nil {
-			return 0, err
+			return 0, 0, err
 		}
 		n += p.Success + p.Failure
+		keys++
 	}
-	return n, cmd.Wait()
+	return n, keys, cmd.Wait()
 }

@@ -16,21 +16,36 @@ import (
 	"github.com/tlsrpt-agent/tlsrpt-agent/internal/loggen"
 )
 
-const (
-	logSize       = 1 << 30
-	pflogsummSize = 100e6 // bytes of it that pflogsumm reads, which takes its time
-)
+const pflogsummSize = 100e6 // bytes of a log that pflogsumm reads, which takes its time
 
-func logCases() []measurement {
-	return []measurement{{"log/import", measureLog}}
+// logReading is a log that is imported.
+type logReading struct {
+	name    string
+	size    int64
+	domains int
 }
 
-// measureLog has the agent read a log of 20,000 domains, between two readings of
-// grep, whose faster one counts.
-func measureLog(b *bench) ([]figure, error) {
-	path := filepath.Join(b.dir, "mail.log")
+var logReadings = []logReading{
+	{"log/import", 1 << 30, 20_000},
+	{"growth/10k", 2 << 30, 10_000},
+	{"growth/100k", 2 << 30, 100_000},
+	{"growth/1M", 2 << 30, 1_000_000},
+}
+
+func logCases() (all []measurement) {
+	for _, l := range logReadings {
+		all = append(all, measurement{l.name, l.measure})
+	}
+	return all
+}
+
+// measure has the agent read a log, between two readings of grep, whose faster one
+// counts.
+func (l logReading) measure(b *bench) ([]figure, error) {
+	path, db := filepath.Join(b.dir, "mail.log"), filepath.Join(b.dir, "log.db")
 	defer os.Remove(path)
-	stats, err := writeLog(path, logSize/int64(b.scale))
+	defer os.Remove(db)
+	stats, err := writeLog(path, l.size/int64(b.scale), l.domains)
 	if err != nil {
 		return nil, err
 	}
@@ -38,12 +53,11 @@ func measureLog(b *bench) ([]figure, error) {
 	if err != nil {
 		return nil, err
 	}
-	db := filepath.Join(b.dir, "log.db")
 	ours, err := b.spend("", b.agent, "import", "-c", os.DevNull, "--db", db, path)
 	if err != nil {
 		return nil, err
 	}
-	got, err := counted(b, db)
+	got, keys, err := counted(b, db)
 	if err != nil {
 		return nil, err
 	}
@@ -58,8 +72,12 @@ func measureLog(b *bench) ([]figure, error) {
 	gb := float64(stats.Bytes) / 1e9
 	figures := []figure{
 		{"speed", gb * 1000 / ours.took.Seconds(), "MB/s"}, {"cpu", ours.cpu.Seconds() / gb, "s/GB"}, {"rss", ours.rss, "MB"},
+		{"sessions", float64(stats.Sessions), ""}, {"keys", float64(keys), ""},
 		{"grep-speed", gb * 1000 / grep.took.Seconds(), "MB/s"},
 		{"x-grep", ours.took.Seconds() / grep.took.Seconds(), ""}, {"x-grep-cpu", ours.cpu.Seconds() / grep.cpu.Seconds(), ""},
+	}
+	if info, err := os.Stat(db); err == nil {
+		figures = append(figures, figure{"store", float64(info.Size()) / 1e6, "MB"})
 	}
 	speed, err := b.pflogsumm(path)
 	if errors.Is(err, exec.ErrNotFound) { // Debian package pflogsumm
@@ -69,12 +87,12 @@ func measureLog(b *bench) ([]figure, error) {
 }
 
 // writeLog writes a log of at least size bytes.
-func writeLog(path string, size int64) (stats loggen.Stats, err error) {
+func writeLog(path string, size int64, domains int) (stats loggen.Stats, err error) {
 	f, err := os.Create(path)
 	if err != nil {
 		return stats, err
 	}
-	l := loggen.New(loggen.Options{Start: time.Now().UTC().Truncate(24*time.Hour).AddDate(0, 0, -1)})
+	l := loggen.New(loggen.Options{Domains: domains, Start: time.Now().UTC().Truncate(24*time.Hour).AddDate(0, 0, -1)})
 	buf := make([]byte, 0, 2<<20)
 	for l.Stats().Bytes < size && err == nil {
 		for buf = buf[:0]; len(buf) < 1<<20; {
