@@ -1,4 +1,4 @@
-# Targets: build (default), install, demo, check, test, bench, deb, deb-test, oci, clean.
+# Targets: build (default), install, demo, check, test, bench, soak, fuzz, deb, deb-test, oci, clean.
 
 GO      ?= go
 PREFIX  ?= /usr/local
@@ -15,7 +15,7 @@ GENERATE ?= bin/tlsrpt-agent
 # SQLite is C.
 export CGO_ENABLED = 1
 
-.PHONY: build install demo check test bench deb deb-test oci clean
+.PHONY: build install demo check test bench soak fuzz deb deb-test oci clean
 
 build:
 	$(GO) build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/tlsrpt-agent ./cmd/tlsrpt-agent
@@ -57,6 +57,16 @@ deb-test: deb
 # bin/tlsrpt-agent-oci.tar, for GOARCH: "docker load" and "podman load" take it.
 oci:
 	scripts/oci
+
+# A simulated week of load, faults and restarts, and an account of every session.
+SOAK ?= 1h
+soak: build
+	$(GO) run ./internal/soak -agent bin/tlsrpt-agent -for $(SOAK)
+
+# Every fuzz target, one after the other, each for so long.
+FUZZTIME ?= 1m
+fuzz:
+	GO='$(GO)' scripts/fuzz $(FUZZTIME)
 
 clean:
 	rm -rf bin

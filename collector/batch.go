@@ -13,6 +13,7 @@ type batch struct {
 	sessions int64
 	tallies  []*Tally // that entered, and may have counted what rows do not have
 	rows     map[key]*row
+	crowds   map[crowdKey]*crowd
 	keys     int // rows, and details within rows
 	bytes    int // of memory that rows take up
 }
@@ -33,12 +34,13 @@ type row struct {
 	details          map[schema.DetailsText]int64
 }
 
-func newBatch() *batch { return &batch{id: 1, rows: map[key]*row{}} }
+func newBatch() *batch { return &batch{id: 1, rows: map[key]*row{}, crowds: map[crowdKey]*crowd{}} }
 
 // reset empties b, which keeps the room that its map has grown to.
 func (b *batch) reset(id uint64) {
 	clear(b.rows)
-	*b = batch{id: id, rows: b.rows, tallies: b.tallies[:0]}
+	clear(b.crowds)
+	*b = batch{id: id, rows: b.rows, crowds: b.crowds, tallies: b.tallies[:0]}
 }
 
 // maxUnsettled bounds the Tallies of a batch that rows are yet to get something
@@ -95,7 +97,10 @@ func (b *batch) knowsDetails(k key, d schema.DetailsText) bool {
 // merge adds all of o, which is settled, to b.
 func (b *batch) merge(o *batch) {
 	for k, from := range o.rows {
+		before, crowd := b.keys, b.crowd(k)
 		to := b.row(k)
+		crowd.policies += b.keys - before
+		before = b.keys
 		to.success += from.success
 		to.failure += from.failure
 		to.sessions += from.sessions
@@ -103,6 +108,7 @@ func (b *batch) merge(o *batch) {
 			b.addDetails(to, d)
 			to.details[d] += n
 		}
+		crowd.details += b.keys - before
 	}
 	b.sessions += o.sessions
 }

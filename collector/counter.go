@@ -67,7 +67,8 @@ type Stats struct {
 	Counted   int64 // sessions
 	Committed int64 // sessions, of Counted
 	Lost      int64 // sessions that no room was left for, or that the last commit failed for
-	Commits   int64 // batches
+	Folded    int64 // sessions, of Counted, under types alone: too many of their domain differed
+	Commits   int64 // batches, or pieces of them
 	Failed    int64 // commits that failed
 }
 

@@ -55,6 +55,7 @@ func (b *batch) share(k key, r *row) {
 func (b *batch) remove(p *batch) {
 	for k := range p.rows {
 		delete(b.rows, k)
+		delete(b.crowds, crowdKey{k.day, k.domain})
 	}
 	b.sessions -= p.sessions
 	b.keys -= p.keys

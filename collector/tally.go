@@ -16,6 +16,7 @@ type Tally struct {
 	counter *Counter
 	lines   []line
 	batch   uint64 // the id of the batch that the rows of lines belong to; 0 is none
+	folded  bool   // in that batch
 	pending int64  // sessions that the rows have yet to get
 	one     [1]line
 }
@@ -26,6 +27,7 @@ type line struct {
 	failed  bool
 	details []schema.DetailsText
 	row     *row
+	counted []schema.DetailsText // in row: details, or what they were folded to
 }
 
 // Tally prepares s, which must be in canonical form, for day. It counts nothing.
@@ -87,6 +89,9 @@ func (t *Tally) Add() {
 	t.pending++
 	c.stats.Counted++
 	c.batch.sessions++
+	if t.folded {
+		c.stats.Folded++
+	}
 	c.mu.Unlock()
 }
 
@@ -99,7 +104,7 @@ func (t *Tally) settle() {
 		} else {
 			l.row.success += t.pending
 		}
-		for _, d := range l.details {
+		for _, d := range l.counted {
 			l.row.details[d] += t.pending
 		}
 	}
@@ -114,12 +119,9 @@ func (c *Counter) enter(t *Tally) bool {
 	if !c.admits(t) {
 		return false
 	}
+	t.folded = false
 	for i := range t.lines {
-		l := &t.lines[i]
-		l.row = b.row(l.key)
-		for _, d := range l.details {
-			b.addDetails(l.row, d)
-		}
+		t.folded = b.place(&t.lines[i]) || t.folded
 	}
 	if len(b.tallies) == maxUnsettled {
 		b.settle()

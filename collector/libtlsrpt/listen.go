@@ -57,19 +57,49 @@ func Listen(o Options) (*Source, error) {
 		sendingIP: o.SendingIP,
 		logger:    cmp.Or(o.Logger, slog.New(slog.DiscardHandler)),
 		decode:    Decode,
+		options:   o,
+		look:      lookInterval,
 	}
 	var err error
-	if o.File != nil {
-		s.unbind = func() {}
-		s.conn, err = fromFile(o.File)
-	} else {
-		s.conn, s.unbind, err = bind(o)
-	}
-	if err != nil {
+	if s.at, err = listen(o); err != nil {
 		return nil, err
 	}
 	s.checkQueue(queueLengthFile)
 	return s, nil
+}
+
+// listener is a socket and its file.
+type listener struct {
+	conn  *net.UnixConn
+	place *socket.Place // nil if someone else bound it
+	found fs.FileInfo   // the file then, nil if it is not at the path
+}
+
+func (l *listener) unbind() {
+	if l.place != nil {
+		l.place.Leave()
+	}
+}
+
+func (l *listener) close() error {
+	l.unbind()
+	return l.conn.Close()
+}
+
+// listen makes the socket of o, or takes the one that was passed.
+func listen(o Options) (*listener, error) {
+	if o.File == nil {
+		return bind(o)
+	}
+	conn, err := fromFile(o.File)
+	if err != nil {
+		return nil, err
+	}
+	l := &listener{conn: conn}
+	if info, err := os.Lstat(o.Path); err == nil && info.Mode().Type() == fs.ModeSocket {
+		l.found = info
+	}
+	return l, nil
 }
 
 // fromFile is the datagram socket that f is, as a duplicate.
@@ -86,17 +116,19 @@ func fromFile(f *os.File) (*net.UnixConn, error) {
 }
 
 // bind makes the socket of o.
-func bind(o Options) (conn *net.UnixConn, unbind func(), err error) {
+func bind(o Options) (*listener, error) {
 	f := socket.File{Network: "unixgram", Path: o.Path, Mode: o.Mode, User: o.User, Group: o.Group}
-	unbind, err = f.Bind(func(name string) (err error) {
-		conn, err = net.ListenUnixgram(f.Network, &net.UnixAddr{Name: name, Net: f.Network})
+	l := new(listener)
+	var err error
+	l.place, err = f.Bind(func(name string) (err error) {
+		l.conn, err = net.ListenUnixgram(f.Network, &net.UnixAddr{Name: name, Net: f.Network})
 		return err
 	})
 	if err != nil {
-		if conn != nil {
-			conn.Close()
+		if l.conn != nil {
+			l.conn.Close()
 		}
-		return nil, nil, fmt.Errorf("libtlsrpt: %w", err)
+		return nil, fmt.Errorf("libtlsrpt: %w", err)
 	}
-	return conn, unbind, nil
+	return l, nil
 }

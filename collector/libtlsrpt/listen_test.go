@@ -229,7 +229,7 @@ func TestReplacedInOneStep(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s.conn.Close() // as a crash would
+		s.at.conn.Close() // as a crash would
 	}
 	close(stop)
 	if err := <-done; err != nil {

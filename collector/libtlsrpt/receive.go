@@ -23,7 +23,7 @@ type receiver interface {
 	burst(each func(datagram []byte)) error
 
 	// rest hands over what is still queued, without waiting. It is called after
-	// interrupt.
+	// interrupt, and after CloseRead where the socket ends.
 	rest(each func(datagram []byte)) error
 }
 
@@ -56,8 +56,12 @@ func (r *plainReceiver) rest(each func([]byte)) error {
 	if err := r.conn.SetReadDeadline(time.Now().Add(100 * time.Millisecond)); err != nil {
 		return err
 	}
+	end := ending{each: each}
 	for {
-		err := r.burst(each)
+		err := r.burst(end.take)
+		if end.reached() {
+			return nil
+		}
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			return nil
 		}
@@ -66,3 +70,26 @@ func (r *plainReceiver) rest(each func([]byte)) error {
 		}
 	}
 }
+
+// maxEmpty is more empty datagrams in a row than anyone has a reason to send.
+const maxEmpty = 4096
+
+// ending finds the end of the queue of a socket that takes no more: reading from
+// it then gives nothing for ever, as an empty datagram does.
+type ending struct {
+	each  func(datagram []byte)
+	empty int // in a row
+}
+
+func (e *ending) take(datagram []byte) {
+	if len(datagram) == 0 {
+		e.empty++
+		return
+	}
+	for ; e.empty > 0; e.empty-- {
+		e.each(nil) // there was more, so it was a datagram
+	}
+	e.each(datagram)
+}
+
+func (e *ending) reached() bool { return e.empty >= maxEmpty }

@@ -59,10 +59,11 @@ func (r *rawReceiver) readBurst(fd uintptr) bool {
 // rest gives up after a second: it cannot know whether an activated socket, to
 // which others go on sending, will ever be empty.
 func (r *rawReceiver) rest(each func([]byte)) error {
-	r.each, r.fail = each, nil
-	end := time.Now().Add(time.Second)
+	end := ending{each: each}
+	r.each, r.fail = end.take, nil
+	latest := time.Now().Add(time.Second)
 	err := r.conn.Control(func(fd uintptr) {
-		for more := true; more && time.Now().Before(end); {
+		for more := true; more && !end.reached() && time.Now().Before(latest); {
 			more, r.fail = r.readOne(fd)
 		}
 	})

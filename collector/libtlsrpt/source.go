@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/netip"
 	"os"
 	"strconv"
@@ -25,9 +24,12 @@ type Source struct {
 	sendingIP netip.Addr
 	logger    *slog.Logger
 
-	conn   *net.UnixConn
-	unbind func() // takes the socket file away, if it is ours
-	closed sync.Once
+	options Options       // to listen anew
+	look    time.Duration // the constant; tests look more often
+
+	mu     sync.Mutex
+	at     *listener // where datagrams come to
+	closed bool
 
 	counter atomic.Pointer[collector.Counter] // nil before Run
 	numbers numbers
@@ -87,17 +89,20 @@ func (s *Source) Stats() Stats {
 
 // Close gives up the socket without running the source, or ends Run as an error
 // would. The socket file goes if Listen made it.
-func (s *Source) Close() (err error) {
-	s.closed.Do(func() {
-		s.unbind()
-		err = s.conn.Close()
-	})
-	return err
+func (s *Source) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil
+	}
+	s.closed = true
+	return s.at.close()
 }
 
 // Run counts what is sent to the socket until ctx ends, and hands the counts to
-// sink at least once a second. It then removes the socket file, takes what the
-// queue of the socket still holds, and commits the rest. It can be called once.
+// sink at least once a second. If someone removes the socket file, it makes the
+// socket anew. At the end it removes the socket file, takes what the queue of the
+// socket still holds, and commits the rest. It can be called once.
 //
 // The error is that of the socket, or says how many sessions could not be
 // committed in the end.
@@ -105,11 +110,6 @@ func (s *Source) Run(ctx context.Context, sink collector.Sink) error {
 	defer s.Close()
 	counter := collector.NewCounter(sink, s.name, collector.CounterOptions{Logger: s.logger})
 	s.counter.Store(counter)
-	recv, err := newReceiver(s.conn)
-	if err != nil {
-		return fmt.Errorf("libtlsrpt: %s: %w", s.name, err)
-	}
-
 	counting, stopCounting := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopCounting()
 	queue := newQueue()
@@ -118,7 +118,7 @@ func (s *Source) Run(ctx context.Context, sink collector.Sink) error {
 	var commitErr error
 	committing.Go(func() { commitErr = counter.Run(counting) })
 
-	err = s.receive(ctx, recv, queue)
+	err := s.receiveAll(ctx, queue)
 	queue.close()
 	decoding.Wait()
 	stopCounting()
@@ -126,12 +126,16 @@ func (s *Source) Run(ctx context.Context, sink collector.Sink) error {
 	return errors.Join(err, commitErr)
 }
 
-// receive moves datagrams from the socket to the queue until ctx ends and the
+// receive moves datagrams from the socket l to the queue until ctx ends and the
 // socket is empty.
-func (s *Source) receive(ctx context.Context, recv receiver, queue *queue) error {
+func (s *Source) receive(ctx context.Context, l *listener, queue *queue) error {
+	recv, err := newReceiver(l.conn)
+	if err != nil {
+		return fmt.Errorf("libtlsrpt: %s: %w", s.name, err)
+	}
 	interrupted := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
-		interrupt(s.conn)
+		interrupt(l.conn)
 		close(interrupted)
 	})
 	var day schema.Day
@@ -146,7 +150,6 @@ func (s *Source) receive(ctx context.Context, recv receiver, queue *queue) error
 		}
 		queue.put(day, datagram, truncated)
 	}
-	var err error
 	for err == nil && ctx.Err() == nil {
 		fresh = false
 		err = recv.burst(each)
@@ -155,9 +158,13 @@ func (s *Source) receive(ctx context.Context, recv receiver, queue *queue) error
 		<-interrupted // so that it does not hit rest
 	}
 	if ctx.Err() != nil && (err == nil || errors.Is(err, os.ErrDeadlineExceeded)) {
-		// Without its name nobody finds the socket any more, and what was sent
-		// before is in the queue: nothing is lost between the two.
-		s.unbind()
+		// Without its name nobody finds the socket any more, who had found it is
+		// refused from now on, and what was sent before is in the queue: nothing is
+		// lost between the two. A socket that was passed goes on without us.
+		l.unbind()
+		if l.place != nil {
+			_ = l.conn.CloseRead()
+		}
 		fresh = false
 		err = recv.rest(each)
 	}

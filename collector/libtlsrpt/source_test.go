@@ -12,8 +12,10 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -337,6 +339,73 @@ func TestShutdownDrains(t *testing.T) {
 	s.check(t, map[string]int64{"example.com no-policy-found example.com success": n})
 	if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the socket file is still there: %v", err)
+	}
+}
+
+// TestShutdownUnderLoad ends a source while many send to it, each datagram from a
+// socket of its own: what a sender got rid of is counted, and all else was refused.
+func TestShutdownUnderLoad(t *testing.T) {
+	for range 20 {
+		var s sink
+		h := start(t, &s, Options{})
+		var sent atomic.Int64
+		var senders sync.WaitGroup
+		for range 8 {
+			senders.Go(func() {
+				for {
+					conn, err := net.Dial("unixgram", h.path)
+					if err != nil {
+						return
+					}
+					_, err = conn.Write([]byte(policy(okPolicy)))
+					conn.Close()
+					if err != nil {
+						return
+					}
+					sent.Add(1)
+				}
+			})
+		}
+		for h.Stats().Received < 1000 {
+			time.Sleep(time.Millisecond)
+		}
+		h.mustStop()
+		senders.Wait()
+		s.check(t, map[string]int64{"example.com no-policy-found example.com success": sent.Load()})
+	}
+}
+
+// TestShutdownAfterEmpty: empty datagrams do not hide what comes after them.
+func TestShutdownAfterEmpty(t *testing.T) {
+	for _, plain := range []bool{false, true} {
+		path := filepath.Join(t.TempDir(), "s")
+		l, err := bind(Options{Path: path})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.close()
+		conn := dial(t, path)
+		for _, d := range []string{"", "", "a", "", "b", ""} {
+			if _, err := conn.Write([]byte(d)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var recv receiver = newPlainReceiver(l.conn)
+		if !plain {
+			if recv, err = newReceiver(l.conn); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := l.conn.CloseRead(); err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		if err := recv.rest(func(d []byte) { got = append(got, string(d)) }); err != nil {
+			t.Fatal(err)
+		}
+		if want := []string{"", "", "a", "", "b"}; !slices.Equal(got, want) {
+			t.Errorf("got %q, want %q", got, want)
+		}
 	}
 }
 

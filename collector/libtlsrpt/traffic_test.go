@@ -79,6 +79,12 @@ type harness struct {
 // start runs a source until the test ends.
 func start(t *testing.T, s *sink, o Options) *harness {
 	t.Helper()
+	return startWith(t, s, o, func(*Source) {})
+}
+
+// startWith is start of a source that change has made up for the test.
+func startWith(t *testing.T, s *sink, o Options, change func(*Source)) *harness {
+	t.Helper()
 	if o.Path == "" {
 		o.Path = filepath.Join(t.TempDir(), "tlsrpt.sock")
 	}
@@ -86,6 +92,7 @@ func start(t *testing.T, s *sink, o Options) *harness {
 	if err != nil {
 		t.Fatal(err)
 	}
+	change(source)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- source.Run(ctx, s) }()

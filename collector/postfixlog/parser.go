@@ -57,7 +57,7 @@ type Parser struct {
 	own       ownMail
 	sweepAt   int64 // nanoseconds; when to look for what has been waiting too long
 
-	current entry // valid while it is read
+	current entry // its texts are valid while it is read
 	emit    func(*Session)
 	session Session // what emit is given
 	json    [2]jsonLine
@@ -124,3 +124,6 @@ func (p *Parser) Flush(now time.Time, emit func(*Session)) {
 	p.sweep(now.UnixNano())
 	p.emit = nil
 }
+
+// newest is the time of the line of the mail server that was read last.
+func (p *Parser) newest() time.Time { return time.Unix(0, p.current.at) }

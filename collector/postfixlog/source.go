@@ -72,6 +72,7 @@ type Source struct {
 	known     tallies
 	batchKeys int // commitKeys
 	sink      *positioned
+	readAt    time.Time  // when the newest line was read; zero: none was
 	since     time.Time  // of the first line that no commit has; zero: there is none
 	behind    bool       // whether the log was far ahead when it was read last
 	commits   chan error // of the commit under way; nil: there is none
@@ -188,6 +189,7 @@ func (p *positioned) Record(ctx context.Context, source string, _ []byte, counts
 // again at the next start.
 func (s *Source) Run(ctx context.Context, sink collector.Sink) error {
 	defer s.tail.Close()
+	defer s.tellDropped()
 	defer s.publish()
 	s.sink = &positioned{Sink: sink}
 	s.counter = collector.NewCounter(s.sink, s.name, collector.CounterOptions{MaxHeld: maxHeld, Logger: s.log})
@@ -201,6 +203,22 @@ func (s *Source) Run(ctx context.Context, sink collector.Sink) error {
 	work, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastCommit)
 	defer cancel()
 	return errors.Join(err, s.commitUntil(work))
+}
+
+// tellDropped says at the end which sessions were not counted, and why.
+func (s *Source) tellDropped() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var reasons []any
+	for _, why := range slices.Sorted(maps.Keys(s.stats.Dropped)) {
+		reasons = append(reasons, slog.Int64(string(why), s.stats.Dropped[why]))
+	}
+	for _, why := range slices.Sorted(maps.Keys(s.stats.Parser.Dropped)) {
+		if n := s.stats.Parser.Dropped[why]; n > 0 {
+			reasons = append(reasons, slog.Int64(string(why), n))
+		}
+	}
+	s.log.Info("sessions were read", "source", s.name, "counted", s.stats.Counted, slog.Group("dropped", reasons...))
 }
 
 // read moves sessions from the log to the counter, and commits.
@@ -223,7 +241,7 @@ func (s *Source) read(ctx context.Context) error {
 		case !errors.Is(err, context.DeadlineExceeded):
 			return fmt.Errorf("postfixlog: %s: %w", s.name, err)
 		default:
-			s.parser.Flush(time.Now(), s.take)
+			s.idle()
 		}
 		s.retry()
 		if err := s.makeRoom(ctx); err != nil {
@@ -238,7 +256,16 @@ func (s *Source) read(ctx context.Context) error {
 func (s *Source) parse(chunk []byte) {
 	s.touch()
 	s.parser.Parse(chunk, s.take)
+	s.readAt = time.Now()
 	s.spans.read(s.parser, s.tail.Stats().Gaps)
+}
+
+// idle gives up what waited too long, by the clock of the log: lines may come hours
+// after they were written, from another host or from before an outage.
+func (s *Source) idle() {
+	if !s.readAt.IsZero() {
+		s.parser.Flush(s.parser.newest().Add(time.Since(s.readAt)), s.take)
+	}
 }
 
 // GiveUp drops the sessions whose last line has not come. Of a Past, whose next

@@ -267,6 +267,35 @@ func TestSourceReadsAhead(t *testing.T) {
 	l.check(t, "read ahead", log)
 }
 
+// TestSourceOfLateLog rests within sessions of a log whose lines come days after
+// they were written: none is given up as if it had waited so long.
+func TestSourceOfLateLog(t *testing.T) {
+	log := loggen.New(loggen.Options{Seed: 3, Domains: 20, Start: time.Now().UTC().AddDate(0, 0, -3)})
+	s := openLog(t, writeLog(t, log, 0), 1000)
+	s.sink = &positioned{Sink: &ledger{counts: map[string]int64{}}}
+	s.counter = collector.NewCounter(s.sink, s.name, collector.CounterOptions{})
+	defer s.tail.Close()
+	s.idle() // nothing was read yet
+	for range 2000 {
+		s.parse(log.Append(nil))
+		s.idle()
+	}
+	s.parse(log.AppendRest(nil))
+	if got, want := s.counter.Stats().Counted, log.Stats().Sessions; got != want {
+		t.Errorf("%d of %d sessions are counted", got, want)
+	}
+	s.readAt = time.Now().Add(-2 * time.Hour)
+	s.parse(log.Append(nil))
+	for range 20 {
+		s.parse(log.Append(nil))
+	}
+	s.readAt = time.Now().Add(-2 * time.Hour)
+	s.idle()
+	if n := len(s.parser.processes); n > 0 {
+		t.Errorf("%d processes are not forgotten after two hours of silence", n)
+	}
+}
+
 // writeLog is the path of a file with lines of log, and those that end what was
 // begun.
 func writeLog(t *testing.T, log *loggen.Log, lines int) string {

@@ -53,7 +53,7 @@ type Server struct {
 	o        Options
 	log      *slog.Logger
 	listener net.Listener
-	unbind   func()
+	place    *socket.Place
 	smtp     *smtp.Server
 }
 
@@ -63,7 +63,7 @@ func Listen(o Options) (*Server, error) {
 	s.o.Socket.Network = "unix"
 	var l *net.UnixListener
 	var err error
-	s.unbind, err = s.o.Socket.Bind(func(name string) (err error) {
+	s.place, err = s.o.Socket.Bind(func(name string) (err error) {
 		if l, err = net.ListenUnix("unix", &net.UnixAddr{Name: name, Net: "unix"}); err == nil {
 			l.SetUnlinkOnClose(false) // it gets another name
 		}
@@ -135,7 +135,7 @@ func (s *Server) Run(ctx context.Context) error {
 
 // Close ends a Server, which need not have run.
 func (s *Server) Close() {
-	s.unbind()
+	s.place.Leave()
 	s.listener.Close()
 }
 

@@ -136,6 +136,11 @@ func (f *fetcher) get(ctx context.Context, domain string) (string, error) {
 		return "", err
 	}
 	defer resp.Body.Close()
+	return replyText(resp)
+}
+
+// replyText is the policy that a reply brings.
+func replyText(resp *http.Response) (string, error) {
 	if resp.StatusCode != http.StatusOK {
 		return "", &responseFault{fmt.Sprintf("http-%d", resp.StatusCode), resp.Status}
 	}

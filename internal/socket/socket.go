@@ -11,7 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"syscall"
 )
 
@@ -41,10 +41,8 @@ const MaxPath = 107
 
 // Bind has listen make a socket at a name of its own, gives it its rights, and
 // then its place, in one step: who connects finds either the old one or the new
-// one. A socket file that nobody listens on is replaced. unbind removes the file,
-// unless another one has taken its place. Errors say what to do about them;
-// [ErrInUse] is one.
-func (f File) Bind(listen func(name string) error) (unbind func(), err error) {
+// one. A socket file that nobody listens on is replaced. Errors say what to do about them; [ErrInUse] is one.
+func (f File) Bind(listen func(name string) error) (*Place, error) {
 	temp, err := f.checkPath()
 	if err != nil {
 		return nil, err
@@ -57,20 +55,36 @@ func (f File) Bind(listen func(name string) error) (unbind func(), err error) {
 		return nil, fmt.Errorf("socket: making one in %s: %w", filepath.Dir(f.Path), hinted(err,
 			"the user of the agent needs the right to write there"))
 	}
-	info, err := f.place(temp, uid, gid)
+	info, err := f.put(temp, uid, gid)
 	if err != nil {
 		os.Remove(temp) // if it is there still
 		return nil, err
 	}
-	return sync.OnceFunc(func() {
-		if now, err := os.Lstat(f.Path); err == nil && os.SameFile(info, now) {
-			os.Remove(f.Path) // an error leaves a stale socket, which the next start replaces
-		}
-	}), nil
+	return &Place{path: f.Path, info: info}, nil
 }
 
-// place makes the socket at temp the one at f.Path.
-func (f File) place(temp string, uid, gid int) (fs.FileInfo, error) {
+// Place is the file of a socket. Its methods are safe for concurrent use.
+type Place struct {
+	path string
+	info fs.FileInfo
+	left atomic.Bool
+}
+
+// Held reports whether the file is there still, and is no other one.
+func (p *Place) Held() bool {
+	now, err := os.Lstat(p.path)
+	return err == nil && os.SameFile(p.info, now)
+}
+
+// Leave removes the file, unless another one has taken its place.
+func (p *Place) Leave() {
+	if !p.left.Swap(true) && p.Held() {
+		os.Remove(p.path) // an error leaves a stale socket, which the next start replaces
+	}
+}
+
+// put makes the socket at temp the one at f.Path.
+func (f File) put(temp string, uid, gid int) (fs.FileInfo, error) {
 	if uid >= 0 || gid >= 0 {
 		if err := os.Lchown(temp, uid, gid); err != nil {
 			return nil, fmt.Errorf("socket: giving it to user %q, group %q: %w", f.User, f.Group, hinted(err,
