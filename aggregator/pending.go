@@ -108,7 +108,10 @@ func (s *Store) pendingOf(ctx context.Context, day schema.Day, domain string, f 
 type pendingTally struct {
 	pendingKey
 	schema.Summary
-	state sql.Null[State]
+	state    sql.Null[State]
+	domain   string
+	policy   string // packed
+	detailed bool   // there are failure details
 }
 
 // pendingPage is the next tallies of a day, pending or not: what it costs does
@@ -124,34 +127,34 @@ func pendingPage(tx *sql.Tx, day schema.Day, after pendingKey, last int64) ([]pe
 			WHEN t.part = dd.part AND dd.state IN (?1, ?2, ?3) THEN dd.state
 			WHEN (SELECT max(v.state = 0) AND NOT max(v.state = 1) FROM report r JOIN delivery v ON v.report = r.id
 				WHERE r.domain = t.domain AND r.day = t.day AND r.part = t.part AND v.copy = 0) THEN ?4
-			END
-		FROM tally t LEFT JOIN domain_day dd ON dd.day = t.day AND dd.domain = t.domain
+			END,
+			d.name, p.text,
+			EXISTS (SELECT 1 FROM tally_detail td WHERE td.day = t.day AND td.domain = t.domain AND td.part = t.part AND td.policy = t.policy)
+		FROM tally t JOIN domain d ON d.id = t.domain JOIN policy p ON p.id = t.policy
+		LEFT JOIN domain_day dd ON dd.day = t.day AND dd.domain = t.domain
 		WHERE t.day = ?5 AND (t.domain, t.part, t.policy) > (?6, ?7, ?8) AND t.domain <= ?9
 		ORDER BY t.domain, t.part, t.policy LIMIT ?10`,
 		StateOpen, StateLate, StateNotSent, StateReported,
 		day, after.domain, after.part, after.policy, last, pageRows)
 	return collect(rows, err, func(r *sql.Rows) (t pendingTally, err error) {
-		err = r.Scan(&t.domain, &t.part, &t.policy, &t.Success, &t.Failure, &t.state)
+		err = r.Scan(&t.pendingKey.domain, &t.part, &t.pendingKey.policy, &t.Success, &t.Failure, &t.state, &t.domain, &t.policy, &t.detailed)
 		return t, err
 	})
 }
 
-// pendingRow adds names and result types to a tally.
-func pendingRow(tx *sql.Tx, day schema.Day, t pendingTally) (Pending, error) {
-	p := Pending{Day: day, Part: max(t.part, partLooking), Success: t.Success, Failure: t.Failure, State: t.state.V}
-	var text string
-	if err := tx.QueryRow(`SELECT d.name, p.text FROM domain d, policy p WHERE d.id = ? AND p.id = ?`, t.domain, t.policy).
-		Scan(&p.Domain, &text); err != nil {
-		return Pending{}, err
-	}
-	details, err := detailsOf(tx, day, t.domain, t.part, t.policy)
-	if err != nil {
-		return Pending{}, err
-	}
+// pendingRow adds result types to a tally.
+func pendingRow(tx *sql.Tx, day schema.Day, t pendingTally) (p Pending, err error) {
+	p = Pending{Day: day, Domain: t.domain, Part: max(t.part, partLooking), Success: t.Success, Failure: t.Failure, State: t.state.V}
 	p.Results = make(map[schema.ResultType]int64)
-	for _, d := range details {
-		p.Results[d.ResultType] += d.FailedSessionCount
+	if t.detailed {
+		details, err := detailsOf(tx, day, t.pendingKey.domain, t.part, t.pendingKey.policy)
+		if err != nil {
+			return Pending{}, err
+		}
+		for _, d := range details {
+			p.Results[d.ResultType] += d.FailedSessionCount
+		}
 	}
-	p.Policy, err = schema.PolicyText(unpack(text)).Policy()
+	p.Policy, err = schema.PolicyText(unpack(t.policy)).Policy()
 	return p, err
 }
