@@ -39,7 +39,7 @@ check:
 
 test:
 	scripts/test-deps
-	$(GO) test -race ./...
+	$(GO) test -race -timeout 30m ./...
 
 # What the program takes, beside the floor of each figure: docs/performance.md. Some
 # cases take root, for a network namespace.

@@ -104,7 +104,7 @@ type result struct {
 func (d *deliverer) run(ctx context.Context, over <-chan struct{}) error {
 	attempts, stop := lingering(ctx, shutdown)
 	defer stop()
-	once, ended, timer := over != nil, ctx.Done(), time.NewTimer(0)
+	once, ended, timer := over != nil, ctx.Done(), time.NewTimer(pause)
 	defer timer.Stop()
 	for turn, last := true, false; ; {
 		if turn {

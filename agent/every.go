@@ -23,15 +23,9 @@ type step func(ctx context.Context) (next time.Time, err error)
 // kick is signalled, and at the latest after a pause. A step that fails is
 // repeated: its work is in the store, and every step may be done again.
 func (a *Agent) every(ctx context.Context, name string, do step, kick <-chan struct{}) {
-	timer := time.NewTimer(0)
+	timer := time.NewTimer(pause)
 	defer timer.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-kick:
-		case <-timer.C:
-		}
+	for ctx.Err() == nil {
 		next, err := do(ctx)
 		if err != nil && ctx.Err() == nil {
 			a.log.Error("step failed, it will be repeated", "step", name, "error", err)
@@ -42,6 +36,11 @@ func (a *Agent) every(ctx context.Context, name string, do step, kick <-chan str
 			wait = min(max(time.Until(next), rest), a.pause)
 		}
 		timer.Reset(wait)
+		select {
+		case <-ctx.Done():
+		case <-kick:
+		case <-timer.C:
+		}
 	}
 }
 

@@ -94,7 +94,9 @@ func TestRelayPauseIsForMail(t *testing.T) {
 		if s := b.Stats().Relay; s.Paused || s.Faults != 0 {
 			b.Errorf("a greylisting destination: %+v", s)
 		}
+		b.mu.Lock()
 		b.refuse = func(string, int) error { return denied }
+		b.mu.Unlock()
 		b.until(day0+1, "20:00")
 		if s := b.Stats().Relay; !s.Paused {
 			b.Errorf("not paused: %+v", s)

@@ -164,7 +164,11 @@ func (c *Counter) await(ctx context.Context, backoff time.Duration) bool {
 		}
 		var timer <-chan time.Time
 		if waiting {
-			timer = time.After(time.Until(due))
+			wait := time.Until(due)
+			if wait <= 0 {
+				return ctx.Err() == nil
+			}
+			timer = time.After(wait)
 		}
 		select {
 		case <-ctx.Done():
