@@ -129,8 +129,11 @@ func (f *follower) next(u until) ([]byte, error) {
 // excuse turns an error that may go away into errWait, and tells the operator
 // about it once.
 func (f *follower) excuse(u until, err error) error {
-	if err == nil || err == errWait || err == io.EOF || u.err() != nil {
+	if err == nil || err == errWait || err == io.EOF {
 		return err
+	}
+	if end := u.err(); end != nil {
+		return end // whatever is wrong with the log: that may pass
 	}
 	if err == errUnstable {
 		return errWait
