@@ -129,6 +129,7 @@ func (s *Server) Run(ctx context.Context) error {
 	end, cancel := context.WithTimeout(context.Background(), lingering)
 	defer cancel()
 	_ = s.smtp.Shutdown(end) // who is not done by then gets no answer, and comes again
+	s.Close()                // where Serve began too late for Shutdown to know the listener
 	<-served
 	return nil
 }
