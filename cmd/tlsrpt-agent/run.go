@@ -90,8 +90,7 @@ func (a *app) runDaemon(cmd *cobra.Command, f runFlags) error {
 		return err
 	}
 	hangups := make(chan os.Signal, 1)
-	signal.Notify(hangups, syscall.SIGHUP)
-	defer signal.Stop(hangups)
+	signal.Notify(hangups, syscall.SIGHUP) // until the process ends, see main
 	d, err := a.newDaemon(cmd.Context(), c, log)
 	if err != nil {
 		return err
