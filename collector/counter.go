@@ -9,8 +9,6 @@ import (
 	"runtime"
 	"sync"
 	"time"
-
-	"github.com/tlsrpt-agent/tlsrpt-agent/schema"
 )
 
 // CounterOptions are the bounds of a [Counter]. The zero value of each is its
@@ -43,9 +41,9 @@ const (
 // failed commit keeps them and is tried again, and who adds a session never
 // waits for the disk. All methods are safe for concurrent use.
 //
-// A key is one policy of one domain and record on one day, or one kind of
-// failure of it. What would exceed the bound on held keys is lost, a session
-// whole or not at all, and is counted as lost.
+// A key is one policy of one domain on one day, or one kind of failure of it. What
+// would exceed the bound on held keys is lost, a session whole or not at all, and is
+// counted as lost.
 type Counter struct {
 	sink    Sink
 	source  string
@@ -87,10 +85,6 @@ func NewCounter(sink Sink, source string, o CounterOptions) *Counter {
 		batch:   newBatch(),
 	}
 }
-
-// Add counts s, which must be in canonical form, on day. What s says about time
-// is ignored.
-func (c *Counter) Add(day schema.Day, s schema.Session) { c.Tally(day, s).Add() }
 
 // Stats is a snapshot.
 func (c *Counter) Stats() Stats {
@@ -236,8 +230,9 @@ func (c *Counter) flush(ctx context.Context, keys int, committed func()) error {
 		return nil
 	}
 	size := b.keys
-	for _, p := range b.pieces(keys) {
-		if err := c.sink.Record(ctx, c.source, nil, p.counts()); err != nil {
+	for len(b.order) > 0 {
+		p := b.piece(keys)
+		if err := c.sink.Record(ctx, c.source, nil, b.counts(p)); err != nil {
 			c.giveBack(b)
 			return fmt.Errorf("collector: committing counts of %s: %w", c.source, err)
 		}
@@ -253,15 +248,12 @@ func (c *Counter) flush(ctx context.Context, keys int, committed func()) error {
 	return nil
 }
 
-// committed takes p, a piece of b, from what is yet to be committed.
-func (c *Counter) committed(b, p *batch) {
+// committed takes a piece of b from what is yet to be committed.
+func (c *Counter) committed(b *batch, piece []*domain) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.stats.Commits++
-	c.stats.Committed += p.sessions
-	if p != b {
-		b.remove(p)
-	}
+	c.stats.Committed += b.remove(piece)
 }
 
 // take puts an empty batch in the place of the present one, or returns nil if
@@ -272,7 +264,6 @@ func (c *Counter) take() *batch {
 	if c.batch.sessions == 0 {
 		return nil
 	}
-	c.batch.settle()
 	c.taken, c.batch, c.spare = c.batch, c.spare, nil
 	if c.batch == nil {
 		c.batch = newBatch()
@@ -288,7 +279,6 @@ func (c *Counter) giveBack(b *batch) {
 	defer c.mu.Unlock()
 	c.taken = nil
 	c.stats.Failed++
-	c.batch.settle()
 	b.merge(c.batch)
 	b.id = c.batch.id + 1
 	c.batch = b
@@ -298,7 +288,6 @@ func (c *Counter) giveBack(b *batch) {
 func (c *Counter) abandon(cause error) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.batch.settle() // what a Tally counted is not the next batch's
 	lost := c.batch.sessions
 	c.stats.Lost += lost
 	c.batch.reset(c.batch.id + 1)

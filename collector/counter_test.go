@@ -581,30 +581,6 @@ func TestConcurrent(t *testing.T) {
 	s.check(t, want)
 }
 
-// TestForgottenTallies counts sessions whose Tally is used once, beside one that is
-// kept: the batch does not hold on to them.
-func TestForgottenTallies(t *testing.T) {
-	var s sink
-	c := NewCounter(&s, "test", CounterOptions{})
-	kept := c.Tally(day, session("a.example"))
-	const n = 3*maxUnsettled + 5
-	for range n {
-		kept.Add()
-		c.Add(day, session("a.example", "x"))
-		if len(c.batch.tallies) > maxUnsettled {
-			t.Fatalf("%d Tallies are held", len(c.batch.tallies))
-		}
-	}
-	if err := c.Flush(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	s.check(t, map[string]int64{
-		`2024-10-04 a.example "v=TLSRPTv1" no-policy-found success`:             n,
-		`2024-10-04 a.example "v=TLSRPTv1" no-policy-found failure`:             n,
-		`2024-10-04 a.example "v=TLSRPTv1" no-policy-found validation-failurex`: n,
-	})
-}
-
 // TestLostTally holds that what was given up is not committed after all.
 func TestLostTally(t *testing.T) {
 	var s sink

@@ -1,6 +1,7 @@
 package collector
 
 import (
+	"hash/maphash"
 	"slices"
 
 	"github.com/tlsrpt-agent/tlsrpt-agent/schema"
@@ -15,59 +16,54 @@ const (
 	maxDetails  = 1024
 )
 
-// crowdKey is what a bound on keys is for.
-type crowdKey struct {
-	day    schema.Day
-	domain string
-}
-
-// crowd is how many keys of a batch are of one domain.
-type crowd struct{ policies, details int }
-
-func (b *batch) crowd(k key) *crowd {
-	at := crowdKey{k.day, k.domain}
-	c := b.crowds[at]
-	if c == nil {
-		c = new(crowd)
-		b.crowds[at] = c
+// place gives p its place in b, which need not have room for it.
+func (b *batch) place(p *prepared) Place {
+	d := b.domain(p.domainKey)
+	b.setRecord(d, p.record)
+	place := Place{batch: b.id, sessions: d.sessions}
+	for i := range p.lines {
+		l := &p.lines[i]
+		r, details, folded := b.fold(d, l)
+		place.folded = place.folded || folded
+		n := r.success
+		if l.failed {
+			n = r.failure
+		}
+		if i == 0 {
+			place.result = n
+		} else {
+			place.more = append(place.more, n)
+		}
+		for _, t := range details {
+			place.more = append(place.more, b.count(d, r, t))
+		}
 	}
-	return c
+	return place
 }
 
-// place gives l its row and the details that it counts there. It reports whether
+// fold is the row of l, and the details that it counts there. It reports whether
 // either is folded: counted under its type alone.
-func (b *batch) place(l *line) (folded bool) {
-	crowd, k := b.crowd(l.key), l.key
-	if crowd.policies >= maxPolicies && b.rows[k] == nil {
-		k.policy, folded = foldPolicy(k), true
+func (b *batch) fold(d *domain, l *line) (r *row, details []schema.DetailsText, folded bool) {
+	hash, policy := l.hash, l.policy
+	if d.rows >= maxPolicies && d.find(hash, policy) == nil {
+		policy, folded = foldPolicy(policy, d.name), true
+		hash = maphash.String(hashSeed, string(policy))
 	}
-	before := b.keys
-	l.row = b.row(k)
-	crowd.policies += b.keys - before
-	l.counted = l.details
-	if crowd.details+len(l.details) > maxDetails && !b.knowsAllDetails(k, l.details) {
-		l.counted, folded = foldDetails(l.details), true
+	r, details = b.row(d, hash, policy), l.details
+	if d.details+len(details) > maxDetails && slices.ContainsFunc(details, r.lacks) {
+		details, folded = foldDetails(details), true
 	}
-	before = b.keys
-	for _, d := range l.counted {
-		b.addDetails(l.row, d)
-	}
-	crowd.details += b.keys - before
-	return folded
+	return r, details, folded
 }
 
-func (b *batch) knowsAllDetails(k key, details []schema.DetailsText) bool {
-	return !slices.ContainsFunc(details, func(d schema.DetailsText) bool { return !b.knowsDetails(k, d) })
-}
-
-// foldPolicy is the policy of k with its type and the domain alone. One that cannot
-// be read stays as it is.
-func foldPolicy(k key) schema.PolicyText {
-	p, err := k.policy.Policy()
+// foldPolicy is a policy with its type and the recipient domain alone. One that
+// cannot be read stays as it is.
+func foldPolicy(t schema.PolicyText, domain string) schema.PolicyText {
+	p, err := t.Policy()
 	if err != nil {
-		return k.policy
+		return t
 	}
-	return schema.Policy{Type: p.Type, Domain: k.domain}.Text()
+	return schema.Policy{Type: p.Type, Domain: domain}.Text()
 }
 
 // foldDetails is details with their result types alone, each once.

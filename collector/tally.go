@@ -1,6 +1,7 @@
 package collector
 
 import (
+	"hash/maphash"
 	"slices"
 	"strings"
 	"time"
@@ -8,46 +9,47 @@ import (
 	"github.com/tlsrpt-agent/tlsrpt-agent/schema"
 )
 
-// Tally is one session, prepared to be counted over and over on one day. Most
-// sessions with a domain are the same as the one before: who keeps their Tally
-// counts them for the price of an increment. It lasts as long as its Counter,
-// across commits.
-type Tally struct {
-	counter *Counter
-	lines   []line
-	batch   uint64 // the id of the batch that the rows of lines belong to; 0 is none
-	folded  bool   // in that batch
-	pending int64  // sessions that the rows have yet to get
-	one     [1]line
+// Place is where a session was counted. Most sessions with a domain are the same as
+// one before: who keeps its Place counts them for the price of an increment, as
+// long as they are of one commit. The zero value is nowhere.
+type Place struct {
+	batch    uint64 // its id; 0 is none
+	folded   bool
+	sessions at   // of the domain
+	result   at   // of the policy
+	more     []at // of further policies, and of details
+}
+
+// Lost reports whether p is nowhere: there was no room for the session.
+func (p Place) Lost() bool { return p.batch == 0 }
+
+// prepared is a session as it is counted.
+type prepared struct {
+	domainKey
+	record string
+	lines  []line
+	one    [1]line // room for most
 }
 
 // line is one policy of a session.
 type line struct {
-	key     key
+	hash    uint64 // of policy
+	policy  schema.PolicyText
 	failed  bool
 	details []schema.DetailsText
-	row     *row
-	counted []schema.DetailsText // in row: details, or what they were folded to
 }
 
-// Tally prepares s, which must be in canonical form, for day. It counts nothing.
-func (c *Counter) Tally(day schema.Day, s schema.Session) *Tally {
-	t := &Tally{counter: c}
-	if t.lines = t.one[:]; len(s.Results) != 1 {
-		t.lines = make([]line, len(s.Results))
+// prepare has p hold s, which must be in canonical form, on day.
+func (p *prepared) prepare(day schema.Day, s schema.Session) {
+	p.domainKey, p.record = domainKey{day, s.Domain}, s.Record
+	if p.lines = p.one[:]; len(s.Results) != 1 {
+		p.lines = make([]line, len(s.Results))
 	}
-	// A copy of its own: names may be slices of a datagram or a log line, which
-	// would be held in memory as a whole.
-	names := strings.Join([]string{s.Domain, s.Record}, "")
 	for i, r := range s.Results {
-		l := &t.lines[i]
+		l := &p.lines[i]
 		l.failed = r.Failed
-		l.key = key{
-			day:    day,
-			domain: names[:len(s.Domain)],
-			record: names[len(s.Domain):],
-			policy: r.Policy.Text(),
-		}
+		l.policy = r.Policy.Text()
+		l.hash = maphash.String(hashSeed, string(l.policy))
 		for _, f := range r.Details {
 			// Details count sessions: a fault that is told twice is one.
 			if d := f.Text(); !slices.Contains(l.details, d) {
@@ -55,24 +57,36 @@ func (c *Counter) Tally(day schema.Day, s schema.Session) *Tally {
 			}
 		}
 	}
+}
+
+// Tally is one session, prepared to be counted over and over on one day. Unlike a
+// [Place], it lasts as long as its Counter, across commits.
+type Tally struct {
+	counter *Counter
+	prepared
+	place Place
+}
+
+// Tally prepares s, which must be in canonical form, for day. It counts nothing.
+func (c *Counter) Tally(day schema.Day, s schema.Session) *Tally {
+	t := &Tally{counter: c}
+	// A copy of its own: names may be slices of a datagram or a log line, which
+	// would be held in memory as a whole.
+	names := strings.Join([]string{s.Domain, s.Record}, "")
+	s.Domain, s.Record = names[:len(s.Domain)], names[len(s.Domain):]
+	t.prepare(day, s)
 	return t
 }
 
-// What it takes to hold a key beside its texts, in bytes, with the room that a
-// map leaves empty.
-const (
-	keyOverhead     = 160 // key and row pointer in a map, and the row
-	detailsOverhead = 96  // text and number in a map
-	tallyOverhead   = 48
-)
+const tallyOverhead = 192
 
 // Size is the memory that t takes up, in bytes.
 func (t *Tally) Size() int {
-	n := tallyOverhead
+	n := tallyOverhead + len(t.name) + len(t.record)
 	for _, l := range t.lines {
-		n += l.key.size()
+		n += rowOverhead + len(l.policy)
 		for _, d := range l.details {
-			n += detailsOverhead + len(d)
+			n += 16 + len(d)
 		}
 	}
 	return n
@@ -80,62 +94,65 @@ func (t *Tally) Size() int {
 
 // Add counts the session once more.
 func (t *Tally) Add() {
-	c := t.counter
+	if !t.counter.Again(&t.place) {
+		t.place = t.counter.add(&t.prepared)
+	}
+}
+
+// Add counts s, which must be in canonical form, on day. What s says about time
+// is ignored. It returns where.
+func (c *Counter) Add(day schema.Day, s schema.Session) Place {
+	var p prepared
+	p.prepare(day, s)
+	return c.add(&p)
+}
+
+// Again counts a session once more where it was counted before. It is false, and
+// counts nothing, if a commit came in between: it then has to be added.
+func (c *Counter) Again(p *Place) bool {
 	c.mu.Lock()
-	if t.batch != c.batch.id && !c.enter(t) {
-		c.lose()
-		return
-	}
-	t.pending++
-	c.stats.Counted++
-	c.batch.sessions++
-	if t.folded {
-		c.stats.Folded++
-	}
-	c.mu.Unlock()
-}
-
-// settle gives the rows of t what was counted.
-func (t *Tally) settle() {
-	for i := range t.lines {
-		l := &t.lines[i]
-		if l.failed {
-			l.row.failure += t.pending
-		} else {
-			l.row.success += t.pending
-		}
-		for _, d := range l.counted {
-			l.row.details[d] += t.pending
-		}
-	}
-	t.lines[0].row.sessions += t.pending
-	t.pending = 0
-}
-
-// enter gives t its rows in the present batch. It is false if there is no room
-// for them: t then has none, and must not be counted.
-func (c *Counter) enter(t *Tally) bool {
-	b := c.batch
-	if !c.admits(t) {
+	defer c.mu.Unlock()
+	if p.batch != c.batch.id {
 		return false
 	}
-	t.folded = false
-	for i := range t.lines {
-		t.folded = b.place(&t.lines[i]) || t.folded
+	c.count(p)
+	return true
+}
+
+// count counts a session at p, a place in the present batch.
+func (c *Counter) count(p *Place) {
+	numbers := c.batch.numbers
+	numbers[p.sessions]++
+	numbers[p.result]++
+	for _, n := range p.more {
+		numbers[n]++
 	}
-	if len(b.tallies) == maxUnsettled {
-		b.settle()
+	c.batch.sessions++
+	c.stats.Counted++
+	if p.folded {
+		c.stats.Folded++
 	}
-	t.batch = b.id
-	b.tallies = append(b.tallies, t)
-	if b.sessions == 0 {
-		b.since = time.Now()
+}
+
+// add counts p in the present batch, and returns where. If there is no room for it
+// there, it is lost.
+func (c *Counter) add(p *prepared) Place {
+	c.mu.Lock()
+	if !c.admits(p) {
+		c.lose()
+		return Place{}
+	}
+	defer c.mu.Unlock()
+	if c.batch.sessions == 0 {
+		c.batch.since = time.Now()
 		c.notify()
 	}
+	place := c.batch.place(p)
+	c.count(&place)
 	if c.full() {
 		c.notify()
 	}
-	return true
+	return place
 }
 
 // notify wakes Run.
@@ -151,20 +168,21 @@ func (c *Counter) full() bool {
 	return c.batch.keys >= c.options.MaxKeys || c.batch.bytes >= maxKeyBytes
 }
 
-// admits reports whether the bounds leave room for the keys of t that are not
+// admits reports whether the bounds leave room for the keys of p that are not
 // held already.
-func (c *Counter) admits(t *Tally) bool {
+func (c *Counter) admits(p *prepared) bool {
 	keys, bytes := c.batch.keys, c.batch.bytes
 	if c.taken != nil {
 		keys += c.taken.keys
 		bytes += c.taken.bytes
 	}
-	for _, l := range t.lines {
+	for i := range p.lines {
+		l := &p.lines[i]
 		if keys+1+len(l.details) <= c.options.MaxHeld && bytes < maxHeldBytes {
 			keys += 1 + len(l.details)
 			continue
 		}
-		n := c.unknown(l)
+		n := c.unknown(p.domainKey, l)
 		if n > 0 && (keys+n > c.options.MaxHeld || bytes >= maxHeldBytes) {
 			return false
 		}
@@ -175,17 +193,39 @@ func (c *Counter) admits(t *Tally) bool {
 
 // unknown is the number of keys of l that neither the batch nor the one with
 // the sink has.
-func (c *Counter) unknown(l line) int {
+func (c *Counter) unknown(k domainKey, l *line) int {
+	here, there := c.batch.known(k, l), c.taken.known(k, l)
 	n := 0
-	if !c.batch.knows(l.key) && !c.taken.knows(l.key) {
+	if here == nil && there == nil {
 		n++
 	}
 	for _, d := range l.details {
-		if !c.batch.knowsDetails(l.key, d) && !c.taken.knowsDetails(l.key, d) {
+		if here.lacks(d) && there.lacks(d) {
 			n++
 		}
 	}
 	return n
+}
+
+// known is the row of l, or nil. It may be asked of a nil batch.
+func (b *batch) known(k domainKey, l *line) *row {
+	if b == nil {
+		return nil
+	}
+	d := b.domains[k]
+	if d == nil {
+		return nil
+	}
+	return d.find(l.hash, l.policy)
+}
+
+// lacks reports whether r does not have details. It may be asked of a nil row.
+func (r *row) lacks(details schema.DetailsText) bool {
+	if r == nil {
+		return true
+	}
+	_, ok := r.details[details]
+	return !ok
 }
 
 // lose counts a session as lost, unlocks c, and now and then says so.

@@ -8,39 +8,33 @@ import (
 	"github.com/tlsrpt-agent/tlsrpt-agent/schema"
 )
 
-// maxCache bounds the bytes of memory that a cache takes up.
-const maxCache = 16 << 20
+const (
+	maxCache  = 1 << 16  // datagrams
+	maxCached = 16 << 10 // bytes of the longest that is worth a place
+)
 
-// maxCached is the longest datagram that is worth a place in it.
-const maxCached = 16 << 10
-
-// cache remembers what a datagram was decoded to. The successes of one domain
-// and policy are the same byte for byte, so most datagrams are in it; those with
+// cache remembers where a datagram was counted. The successes of one domain and
+// policy are the same byte for byte, so most datagrams are in it; those with
 // failure details hardly ever repeat, and are kept out. It is for one goroutine.
+//
+// A place lasts until the next commit, a second at most, and so does the cache: to
+// decode a datagram once a second costs nothing, and to remember it for longer takes
+// the texts of all domains.
 //
 // Nobody outside can make two datagrams that share a digest: it has 128 bits, and
 // its seeds are of this process.
 type cache struct {
-	seeds [2]maphash.Seed
-	day   schema.Day // a Tally is of one day, so the cache is
-
-	// What was not asked for since young was last empty is in old alone, and
-	// goes when young has filled its half.
-	young, old map[digest]*collector.Tally
-	size       int // bytes of young
+	seeds  [2]maphash.Seed
+	day    schema.Day // that all places are of
+	places map[digest]collector.Place
 }
 
 type digest [2]uint64
 
-// cacheOverhead is what an entry takes up beside its Tally, with the room that a
-// map leaves empty.
-const cacheOverhead = 48
-
 func newCache() *cache {
 	return &cache{
-		seeds: [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()},
-		young: map[digest]*collector.Tally{},
-		old:   map[digest]*collector.Tally{},
+		seeds:  [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()},
+		places: map[digest]collector.Place{},
 	}
 }
 
@@ -56,31 +50,28 @@ func (c *cache) digest(datagram []byte) digest {
 	return digest{maphash.Bytes(c.seeds[0], datagram), maphash.Bytes(c.seeds[1], datagram)}
 }
 
-// get is what is kept for d on day, or nil.
-func (c *cache) get(day schema.Day, d digest) *collector.Tally {
+// again counts the datagram of d on day where it was counted before. It is false,
+// and counts nothing, if that is not known.
+func (c *cache) again(counter *collector.Counter, day schema.Day, d digest) bool {
 	if day != c.day {
-		c.day, c.size = day, 0
-		clear(c.old)
-		clear(c.young)
-		return nil
+		clear(c.places)
+		c.day = day
 	}
-	if t := c.young[d]; t != nil {
-		return t
+	place, ok := c.places[d]
+	if ok && !counter.Again(&place) {
+		clear(c.places) // a commit came in between, for all of them
+		ok = false
 	}
-	t := c.old[d]
-	if t != nil {
-		c.put(d, t)
-	}
-	return t
+	return ok
 }
 
-// put keeps t for d, on the day of the last get.
-func (c *cache) put(d digest, t *collector.Tally) {
-	size := cacheOverhead + t.Size()
-	if c.size+size > maxCache/2 {
-		c.old, c.young, c.size = c.young, c.old, 0
-		clear(c.young) // which keeps the room that it has grown to
+// put keeps where the datagram of d was counted, on the day of the last again.
+func (c *cache) put(d digest, place collector.Place) {
+	if place.Lost() {
+		return
 	}
-	c.young[d] = t
-	c.size += size
+	if len(c.places) >= maxCache {
+		clear(c.places)
+	}
+	c.places[d] = place
 }

@@ -1,6 +1,7 @@
 package libtlsrpt
 
 import (
+	"context"
 	"encoding/binary"
 	"fmt"
 	"testing"
@@ -8,6 +9,7 @@ import (
 	"time"
 
 	"github.com/tlsrpt-agent/tlsrpt-agent/collector"
+	"github.com/tlsrpt-agent/tlsrpt-agent/schema"
 )
 
 // TestQueueOrder puts and takes at once, and gets all in order.
@@ -69,56 +71,69 @@ func TestQueueIsBounded(t *testing.T) {
 	}
 }
 
+// nowhere is a sink that commits nothing in particular.
+type nowhere struct{}
+
+func (nowhere) Record(context.Context, string, []byte, []schema.Count) error { return nil }
+
+// TestCache: a place is used again on its day, until a commit, and the cache does
+// not grow without bounds.
 func TestCache(t *testing.T) {
-	counter := collector.NewCounter(nil, "test", collector.CounterOptions{})
+	counter := collector.NewCounter(nowhere{}, "test", collector.CounterOptions{})
 	c := newCache()
-	add := func(i int) {
+	again := func(day schema.Day, i int) bool {
 		datagram := load("success-tlsa", i)
+		d := c.digest(datagram)
+		if c.again(counter, day, d) {
+			return true
+		}
 		s, err := Decode(datagram)
 		if err != nil {
 			t.Fatal(err)
 		}
-		d := c.digest(datagram)
-		if c.get(1, d) == nil {
-			c.put(d, counter.Tally(1, s))
+		c.put(d, counter.Add(day, s))
+		return false
+	}
+	check := func(what string, day schema.Day, i int, want bool) {
+		t.Helper()
+		if again(day, i) != want {
+			t.Errorf("%s: %t", what, !want)
 		}
 	}
-	has := func(i int) bool {
-		d := c.digest(load("success-tlsa", i))
-		return c.young[d] != nil || c.old[d] != nil
+	check("the first", 1, 0, false)
+	check("another", 1, 1, false)
+	check("the same", 1, 0, true)
+	check("on another day", 2, 0, false)
+	check("there again", 2, 0, true)
+	if err := counter.Flush(t.Context()); err != nil {
+		t.Fatal(err)
 	}
-	total := func() (n int) {
-		seen := map[*collector.Tally]bool{}
-		for _, half := range []map[digest]*collector.Tally{c.young, c.old} {
-			for _, tally := range half {
-				if !seen[tally] {
-					n += cacheOverhead + tally.Size()
-				}
-				seen[tally] = true
-			}
-		}
-		return n
-	}
-	last := 40_000
-	for i := range last {
-		add(i)
-		if i%100 == 0 {
-			add(0) // used all the time
-		}
-		if i%4000 == 0 {
-			if n := total(); n > maxCache {
-				t.Fatalf("%d bytes after %d datagrams", n, i)
-			}
+	check("after a commit", 2, 0, false)
+	check("once more", 2, 0, true)
+	for i := range maxCache + 10 {
+		again(2, i)
+		if len(c.places) > maxCache {
+			t.Fatalf("%d places", len(c.places))
 		}
 	}
-	if !has(0) || !has(last-1) || has(1) {
-		t.Errorf("first %t, last %t, second %t, want the second gone", has(0), has(last-1), has(1))
+	if got := counter.Stats().Counted; got != 7+maxCache+10 {
+		t.Errorf("%d sessions are counted", got)
 	}
-	if n := total(); n < maxCache/2 {
-		t.Errorf("only %d bytes are in use", n)
+}
+
+// TestCacheForgetsTheLost: what there was no room for is not counted later.
+func TestCacheForgetsTheLost(t *testing.T) {
+	counter := collector.NewCounter(nowhere{}, "test", collector.CounterOptions{MaxHeld: 1})
+	c := newCache()
+	for i := range 2 {
+		s, err := Decode(load("success-tlsa", i))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.put(c.digest(load("success-tlsa", i)), counter.Add(0, s))
 	}
-	if c.get(2, c.digest(load("success-tlsa", 0))) != nil || total() != 0 {
-		t.Error("a Tally of one day is used on another")
+	if len(c.places) != 1 || counter.Stats().Lost != 1 {
+		t.Errorf("%d places, stats %+v", len(c.places), counter.Stats())
 	}
 }
 

@@ -88,19 +88,20 @@ func TestSocketPlaceTaken(t *testing.T) {
 	var s sink
 	h, log := watched(t, &s, Options{})
 	connected := dial(t, h.path)
-	if err := os.Remove(h.path); err != nil {
+	// Renamed into the place, so that at no moment the source could take it again.
+	beside := filepath.Join(t.TempDir(), "s")
+	other, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: beside, Net: "unixgram"})
+	if err != nil {
 		t.Fatal(err)
 	}
-	other, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: h.path, Net: "unixgram"})
-	if err != nil {
-		t.Skip("the source was faster") // by a millisecond, and right
+	if err := os.Rename(beside, h.path); err != nil {
+		t.Fatal(err)
 	}
 	log.await(t, "another process listens on the socket", 1)
 	if _, err := connected.Write(load("success-none", 1)); err != nil {
 		t.Errorf("who was connected before cannot send any more: %v", err)
 	}
-	other.Close()
-	os.Remove(h.path)
+	other.Close() // its file stays
 	log.await(t, anew, 1)
 	h.send(load("success-none", 1))
 	h.mustStop()

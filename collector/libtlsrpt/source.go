@@ -209,8 +209,7 @@ func (s *Source) count(counter *collector.Counter, cache *cache, at span, datagr
 	cached := cache.takes(datagram)
 	if cached {
 		key = cache.digest(datagram)
-		if tally := cache.get(at.day, key); tally != nil {
-			tally.Add()
+		if cache.again(counter, at.day, key) {
 			s.numbers.cached.Add(1)
 			return
 		}
@@ -221,11 +220,10 @@ func (s *Source) count(counter *collector.Counter, cache *cache, at span, datagr
 		return
 	}
 	s.hidePrivate(session)
-	tally := counter.Tally(at.day, session)
-	tally.Add()
+	place := counter.Add(at.day, session)
 	s.numbers.decoded.Add(1)
 	if cached {
-		cache.put(key, tally)
+		cache.put(key, place)
 	}
 }
 
