@@ -57,13 +57,9 @@ func OpenCollectd(ctx context.Context, path string) (*Collectd, error) {
 	if _, err := os.Stat(path); err != nil {
 		return nil, err
 	}
-	db, err := openPool(path, "mode=ro&_query_only=1&_busy_timeout=10000", 1)
-	if err != nil {
-		return nil, err
-	}
-	c := &Collectd{db: db}
+	c := &Collectd{db: openPool(path, "mode=ro&_query_only=1&_busy_timeout=10000", 1)}
 	if err := c.identify(ctx); err != nil {
-		return nil, errors.Join(err, db.Close())
+		return nil, errors.Join(err, c.db.Close())
 	}
 	return c, nil
 }

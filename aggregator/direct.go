@@ -14,46 +14,50 @@ import (
 //
 // Everything else of the transaction may go on in between, by its *sql.Tx.
 type direct struct {
-	ctx        context.Context // of the transaction
-	conn       *sql.Conn       // that it runs on
-	statements map[string]driver.Stmt
-	args       []driver.NamedValue // used again and again
+	ctx      context.Context // of the transaction
+	conn     *sql.Conn       // that it runs on
+	prepared map[*statement]driver.Stmt
+	args     []driver.NamedValue // used again and again
 }
 
+// statement is one for direct. It is told apart by where it is: to look for a text
+// as long as SQL takes a noticeable part of the time of a row.
+type statement struct{ sql string }
+
 func newDirect(ctx context.Context, c *sql.Conn) *direct {
-	return &direct{ctx: ctx, conn: c, statements: make(map[string]driver.Stmt)}
+	return &direct{ctx: ctx, conn: c, prepared: make(map[*statement]driver.Stmt)}
 }
 
 // exec runs a statement and says how many rows it changed. The arguments are
 // int64, string or []byte.
-func (d *direct) exec(query string, args ...driver.Value) (changed int64, err error) {
+func (d *direct) exec(s *statement, args ...driver.Value) (changed int64, err error) {
 	err = d.conn.Raw(func(c any) error {
 		// Once ctx has ended database/sql rolls back, which it cannot do meanwhile:
 		// what were done after that would be done at once and for good.
 		if err := d.ctx.Err(); err != nil {
 			return err
 		}
-		changed, err = d.run(c.(*sqlite3.SQLiteConn), query, args)
+		changed, err = d.run(c.(*sqlite3.SQLiteConn), s, args)
 		return err
 	})
 	return changed, err
 }
 
-func (d *direct) run(c *sqlite3.SQLiteConn, query string, args []driver.Value) (int64, error) {
-	s := d.statements[query]
-	if s == nil {
+func (d *direct) run(c *sqlite3.SQLiteConn, s *statement, args []driver.Value) (int64, error) {
+	stmt := d.prepared[s]
+	if stmt == nil {
 		var err error
-		if s, err = c.Prepare(query); err != nil {
+		if stmt, err = c.Prepare(s.sql); err != nil {
 			return 0, err
 		}
-		d.statements[query] = s
+		d.prepared[s] = stmt
 	}
 	d.args = d.args[:0]
 	for i, v := range args {
 		d.args = append(d.args, driver.NamedValue{Ordinal: i + 1, Value: v})
 	}
 	// The context of the transaction would cost a goroutine: see Store.write.
-	result, err := s.(*sqlite3.SQLiteStmt).ExecContext(context.Background(), d.args)
+	result, err := stmt.(*sqlite3.SQLiteStmt).ExecContext(context.Background(), d.args)
 	if err != nil {
 		return 0, err
 	}
@@ -63,7 +67,7 @@ func (d *direct) run(c *sqlite3.SQLiteConn, query string, args []driver.Value) (
 // close gives up the statements.
 func (d *direct) close() (err error) {
 	return d.conn.Raw(func(any) error {
-		for _, s := range d.statements {
+		for _, s := range d.prepared {
 			err = errors.Join(err, s.Close())
 		}
 		return err

@@ -13,7 +13,7 @@ func TestDirectEnds(t *testing.T) {
 	s := newStore(t)
 	why := errors.New("enough")
 	ctx, cancel := context.WithCancelCause(context.Background())
-	const insert = `INSERT INTO policy (id, used, text) VALUES (?, 0, '')`
+	insert := &statement{`INSERT INTO policy (id, used, text) VALUES (?, 0, '')`}
 	err := s.writeDirect(ctx, "counting", func(_ *sql.Tx, d *direct) error {
 		if n, err := d.exec(insert, int64(1)); n != 1 || err != nil {
 			t.Errorf("%d rows, %v", n, err)

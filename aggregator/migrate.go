@@ -41,12 +41,9 @@ func migrations() ([]string, error) {
 // probe tells whether the file at path may be opened as a store, before
 // anything that would change it is done.
 func probe(path string) error {
-	db, err := openPool(path, probeDSN, 1)
-	if err != nil {
-		return err
-	}
+	db := openPool(path, probeDSN, 1)
 	defer db.Close()
-	err = transact(context.Background(), db, func(tx *sql.Tx) error {
+	err := transact(context.Background(), db, func(tx *sql.Tx) error {
 		_, err := identify(tx)
 		return err
 	})

@@ -73,21 +73,31 @@ func (s *Store) Cursor(ctx context.Context, source string) (cursor []byte, err e
 
 // sighting is a Count with its ids.
 type sighting struct {
+	day    schema.Day
 	domain int64
 	policy int64
 	*schema.Count
 }
 
-// sightings is counts in the order of the table tally: neighbours share pages.
+// before is the order of the table tally: neighbours share pages.
+func (a sighting) before(b sighting) int {
+	if a.day != b.day {
+		return cmp.Compare(a.day, b.day)
+	}
+	if a.domain != b.domain {
+		return cmp.Compare(a.domain, b.domain)
+	}
+	return cmp.Compare(a.policy, b.policy)
+}
+
+// sightings is counts in order.
 func (s *Store) sightings(counts []schema.Count) []sighting {
 	all := make([]sighting, len(counts))
 	for i := range counts {
 		c := &counts[i]
-		all[i] = sighting{s.keys.domain(c.Domain), s.keys.policy(c.Policy), c}
+		all[i] = sighting{c.Day, s.keys.domain(c.Domain), s.keys.policy(c.Policy), c}
 	}
-	slices.SortFunc(all, func(a, b sighting) int {
-		return cmp.Or(cmp.Compare(a.Day, b.Day), cmp.Compare(a.domain, b.domain), cmp.Compare(a.policy, b.policy))
-	})
+	slices.SortFunc(all, sighting.before)
 	return all
 }
 
@@ -99,14 +109,15 @@ func (s *Store) sightings(counts []schema.Count) []sighting {
 // be made wrong by another process.
 type recorder struct {
 	*sql.Tx
-	*direct // for what is done once a row
-	store   *Store
-	now     time.Time
-	closed  map[schema.Day]bool
-	at      domainDayAt
-	used    []wording
-	folded  int64 // sessions
-	looking int   // below 0: the part that all of it goes to
+	*direct  // for what is done once a row
+	store    *Store
+	now      time.Time
+	closed   map[schema.Day]bool
+	at       domainDayAt
+	policies []wording // that new rows refer to
+	details  []wording
+	folded   int64 // sessions
+	looking  int   // below 0: the part that all of it goes to
 }
 
 // domainDayAt is the domain-day that a recorder is at.
@@ -125,11 +136,11 @@ type domainDayAt struct {
 func (r *recorder) recordAll(all []sighting) error {
 	for i := range all {
 		c := &all[i]
-		if i == 0 || c.Day != r.at.day || c.domain != r.at.domain {
+		if i == 0 || c.day != r.at.day || c.domain != r.at.domain {
 			if err := r.leave(); err != nil {
 				return err
 			}
-			if err := r.enter(c.Day, c.domain); err != nil {
+			if err := r.enter(c.day, c.domain); err != nil {
 				return err
 			}
 		}
@@ -166,9 +177,7 @@ func (r *recorder) record(c *sighting) error {
 // policy, INSERT OR IGNORE finds NULL in its place and does nothing. To ask
 // first, in a statement or a SELECT of its own, doubles the cost of a new row.
 func (r *recorder) tally(c *sighting) (policy int64, err error) {
-	n, err := r.exec(`UPDATE tally SET success = success + ?, failure = failure + ?
-		WHERE day = ? AND domain = ? AND part = ? AND policy = ?`,
-		c.Success, c.Failure, int64(c.Day), c.domain, int64(r.at.part), c.policy)
+	n, err := r.exec(countTally, c.Success, c.Failure, int64(c.Day), c.domain, int64(r.at.part), c.policy)
 	if err != nil || n > 0 {
 		return c.policy, err
 	}
@@ -176,14 +185,12 @@ func (r *recorder) tally(c *sighting) (policy int64, err error) {
 		return 0, err
 	}
 	if !r.at.policiesFull {
-		n, err = r.exec(`INSERT OR IGNORE INTO tally (day, domain, part, policy, success, failure)
-			VALUES (?1, ?2, ?3, iif((SELECT count(*) FROM tally WHERE day = ?1 AND domain = ?2 AND part = ?3) < ?4, ?5, NULL), ?6, ?7)`,
-			int64(c.Day), c.domain, int64(r.at.part), int64(maxPolicies), c.policy, c.Success, c.Failure)
+		n, err = r.exec(addTally, int64(c.Day), c.domain, int64(r.at.part), int64(maxPolicies), c.policy, c.Success, c.Failure)
 		if err != nil {
 			return 0, err
 		}
 		if n > 0 {
-			r.use(wording{"policy", c.policy, c.Day, string(c.Policy)})
+			r.policies = append(r.policies, wording{c.policy, c.Day, string(c.Policy)})
 			return c.policy, nil
 		}
 		r.at.policiesFull = true
@@ -202,31 +209,25 @@ func (r *recorder) foldPolicy(c *sighting) (policy int64, err error) {
 	if policy != c.policy {
 		r.folded += c.Success + c.Failure
 	}
-	r.use(wording{"policy", policy, c.Day, string(text)})
-	_, err = r.exec(`INSERT INTO tally (day, domain, part, policy, success, failure) VALUES (?, ?, ?, ?, ?, ?)
-		ON CONFLICT (day, domain, part, policy) DO UPDATE SET success = success + excluded.success, failure = failure + excluded.failure`,
-		int64(c.Day), c.domain, int64(r.at.part), policy, c.Success, c.Failure)
+	r.policies = append(r.policies, wording{policy, c.Day, string(text)})
+	_, err = r.exec(foldTally, int64(c.Day), c.domain, int64(r.at.part), policy, c.Success, c.Failure)
 	return policy, err
 }
 
 // tallyDetails counts details of sessions that were counted under policy.
 func (r *recorder) tallyDetails(c *sighting, policy int64, d schema.DetailsCount) error {
 	id := r.store.keys.details(d.Details)
-	n, err := r.exec(`UPDATE tally_detail SET sessions = sessions + ?
-		WHERE day = ? AND domain = ? AND part = ? AND policy = ? AND detail = ?`,
-		d.Sessions, int64(c.Day), c.domain, int64(r.at.part), policy, id)
+	n, err := r.exec(countDetail, d.Sessions, int64(c.Day), c.domain, int64(r.at.part), policy, id)
 	if err != nil || n > 0 {
 		return err
 	}
 	if !r.at.detailsFull {
-		n, err = r.exec(`INSERT OR IGNORE INTO tally_detail (day, domain, part, policy, detail, sessions)
-			VALUES (?1, ?2, ?3, ?4, iif((SELECT count(*) FROM tally_detail WHERE day = ?1 AND domain = ?2 AND part = ?3) < ?5, ?6, NULL), ?7)`,
-			int64(c.Day), c.domain, int64(r.at.part), policy, int64(maxDetails), id, d.Sessions)
+		n, err = r.exec(addDetail, int64(c.Day), c.domain, int64(r.at.part), policy, int64(maxDetails), id, d.Sessions)
 		if err != nil {
 			return err
 		}
 		if n > 0 {
-			r.use(wording{"detail", id, c.Day, string(d.Details)})
+			r.details = append(r.details, wording{id, c.Day, string(d.Details)})
 			return nil
 		}
 		r.at.detailsFull = true
@@ -243,10 +244,8 @@ func (r *recorder) foldDetails(c *sighting, policy int64, d schema.DetailsCount)
 	r.folded += d.Sessions
 	text := schema.FailureDetails{ResultType: f.ResultType}.Text()
 	id := r.store.keys.details(text)
-	r.use(wording{"detail", id, c.Day, string(text)})
-	_, err = r.exec(`INSERT INTO tally_detail (day, domain, part, policy, detail, sessions) VALUES (?, ?, ?, ?, ?, ?)
-		ON CONFLICT (day, domain, part, policy, detail) DO UPDATE SET sessions = sessions + excluded.sessions`,
-		int64(c.Day), c.domain, int64(r.at.part), policy, id, d.Sessions)
+	r.details = append(r.details, wording{id, c.Day, string(text)})
+	_, err = r.exec(foldDetail, int64(c.Day), c.domain, int64(r.at.part), policy, id, d.Sessions)
 	return err
 }
 
@@ -256,39 +255,35 @@ const useSlack = 7
 
 // wording is the text of a policy or of details that a new row refers to.
 type wording struct {
-	table string
-	id    int64
-	day   schema.Day
-	text  string
+	id   int64
+	day  schema.Day
+	text string
 }
 
-// use takes note that a new row refers to a text.
-func (r *recorder) use(w wording) { r.used = append(r.used, w) }
-
 // storeUsed stores the texts that are new, or notes that they are still in use.
-// Sorted, each page of a table is written once.
 func (r *recorder) storeUsed() error {
-	slices.SortFunc(r.used, func(a, b wording) int {
-		return cmp.Or(cmp.Compare(a.table, b.table), cmp.Compare(a.id, b.id))
-	})
-	for _, w := range r.used {
-		if _, err := r.exec(`INSERT INTO `+w.table+` (id, used, text) VALUES (?, ?, ?)
-			ON CONFLICT (id) DO UPDATE SET used = excluded.used WHERE used < excluded.used - ?`,
-			w.id, int64(w.day), pack(w.text), int64(useSlack)); err != nil {
+	return errors.Join(r.storeWords(addPolicy, r.policies), r.storeWords(addWords, r.details))
+}
+
+// storeWords stores texts by add. Sorted, each page of a table is written once.
+func (r *recorder) storeWords(add *statement, all []wording) error {
+	slices.SortFunc(all, func(a, b wording) int { return cmp.Compare(a.id, b.id) })
+	for _, w := range all {
+		if _, err := r.exec(add, w.id, int64(w.day), pack(w.text), int64(useSlack)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// useDomain is use for a domain. A new one gets its record at once.
+// useDomain stores the domain of c, or notes that it is still in use. A new one gets
+// its record at once.
 func (r *recorder) useDomain(c *sighting) error {
 	seen := int64(0)
 	if c.Record != "" {
 		seen = r.seen(c)
 	}
-	n, err := r.exec(`INSERT INTO domain (id, used, record_seen, name, record) VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING`,
-		c.domain, int64(c.Day), seen, c.Domain, pack(c.Record))
+	n, err := r.exec(addDomain, c.domain, int64(c.Day), seen, c.Domain, pack(c.Record))
 	if err != nil {
 		return err
 	}
@@ -298,6 +293,6 @@ func (r *recorder) useDomain(c *sighting) error {
 		}
 		return nil
 	}
-	_, err = r.exec(`UPDATE domain SET used = ?1 WHERE id = ?2 AND used < ?1 - ?3`, int64(c.Day), c.domain, int64(useSlack))
+	_, err = r.exec(keepDomain, int64(c.Day), c.domain, int64(useSlack))
 	return err
 }

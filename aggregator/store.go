@@ -3,6 +3,7 @@ package aggregator
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -11,6 +12,8 @@ import (
 	"path/filepath"
 	"sync"
 	"time"
+
+	"github.com/mattn/go-sqlite3"
 )
 
 // fault is the type of the errors below, which are never wrapped on their way out.
@@ -92,8 +95,8 @@ type Store struct {
 	lastHost string // that Claim looked at last
 }
 
-// Settings of the connections. Those of SQLite that are not here are per
-// connection too, so that none may be set by Exec on a pool.
+// Settings of the connections, beside that of setCheckpoint. All are per connection,
+// so that none may be set by Exec on a pool.
 //
 // mutex=no: database/sql gives a connection to one goroutine at a time.
 // synchronous=FULL: a committed position must outlive a power cut, or a log
@@ -127,12 +130,7 @@ func Open(path string, o Options) (*Store, error) {
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
-	if s.writer, err = openPool(path, writerDSN, 1); err != nil {
-		return nil, err
-	}
-	if s.readers, err = openPool(path, readerDSN, maxReaders); err != nil {
-		return nil, errors.Join(err, s.writer.Close())
-	}
+	s.writer, s.readers = openPool(path, writerDSN, 1), openPool(path, readerDSN, maxReaders)
 	if err := s.migrate(); err != nil {
 		return nil, errors.Join(fmt.Errorf("%w: %s", err, path), s.Close())
 	}
@@ -152,17 +150,31 @@ func makeFile(path string) error {
 	return f.Close()
 }
 
-// openPool opens path with the settings dsn. The path is escaped, because in a
-// URI "?", "#" and "%" have a meaning.
-func openPool(path, dsn string, conns int) (*sql.DB, error) {
+// openPool is a pool of connections to path with the settings dsn. The path is
+// escaped, because in a URI "?", "#" and "%" have a meaning.
+func openPool(path, dsn string, conns int) *sql.DB {
 	u := url.URL{Scheme: "file", OmitHost: true, Path: path, RawQuery: dsn}
-	db, err := sql.Open("sqlite3", u.String())
-	if err != nil {
-		return nil, fmt.Errorf("aggregator: opening %s: %w", path, err)
-	}
+	db := sql.OpenDB(&connector{dsn: u.String(), driver: &sqlite3.SQLiteDriver{ConnectHook: setCheckpoint}})
 	db.SetMaxOpenConns(conns)
 	db.SetMaxIdleConns(conns)
-	return db, nil
+	return db
+}
+
+// connector makes the connections of a pool.
+type connector struct {
+	dsn    string
+	driver *sqlite3.SQLiteDriver
+}
+
+func (c *connector) Connect(context.Context) (driver.Conn, error) { return c.driver.Open(c.dsn) }
+func (c *connector) Driver() driver.Driver                        { return c.driver }
+
+// setCheckpoint lets the write-ahead log grow to some 16 MB, four times the default:
+// a page that many commits change is moved into the file less often. This setting
+// has no place in the DSN.
+func setCheckpoint(c *sqlite3.SQLiteConn) error {
+	_, err := c.Exec(`PRAGMA wal_autocheckpoint = 4000`, nil)
+	return err
 }
 
 // Close waits for the transactions under way and closes the store. Every later
