@@ -14,7 +14,8 @@ type Sink interface {
 	// Record adds counts and stores the position of source, all or nothing:
 	// after an error none of it happened and the same call may be made again.
 	// cursor is opaque, at most 1 MiB; nil leaves the stored position as it is.
-	// counts may name the same day, domain and policy more than once.
+	// counts may name the same day, domain and policy more than once. Its texts
+	// are parts of longer ones: who keeps one keeps a copy.
 	Record(ctx context.Context, source string, cursor []byte, counts []schema.Count) error
 }
 

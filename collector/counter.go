@@ -15,7 +15,7 @@ import (
 // default.
 type CounterOptions struct {
 	Interval time.Duration // how long a session waits for its commit at most; 1 s
-	MaxKeys  int           // distinct keys that cause a commit at once; 10,000
+	MaxKeys  int           // distinct keys that cause a commit at once; 20,000
 	MaxHeld  int           // distinct keys that are held while commits fail; 200,000
 	Grace    time.Duration // of the last commits, from one that works to the next; 60 s
 	Logger   *slog.Logger  // nil discards
@@ -24,7 +24,7 @@ type CounterOptions struct {
 const (
 	// Keys hold texts of strangers, up to 64 KiB of policy each, so their bytes
 	// are bounded beside their number.
-	maxKeyBytes  = 8 << 20  // cause a commit at once
+	maxKeyBytes  = 10 << 20 // cause a commit at once
 	maxHeldBytes = 96 << 20 // are held while commits fail
 
 	// patience is how long a commit at low priority may go on after the end.
@@ -56,6 +56,7 @@ type Counter struct {
 	batch    *batch     // takes sessions
 	taken    *batch     // is with the sink, and must not change; nil if none is
 	spare    *batch     // an empty one, to be used again; nil if there is none
+	failing  bool       // the last commit did
 	stats    Stats
 	lossTold time.Time // when a loss was last logged
 }
@@ -74,7 +75,7 @@ type Stats struct {
 // [Counter.Run] runs.
 func NewCounter(sink Sink, source string, o CounterOptions) *Counter {
 	o.Interval = cmp.Or(o.Interval, time.Second)
-	o.MaxKeys = cmp.Or(o.MaxKeys, 10_000)
+	o.MaxKeys = cmp.Or(o.MaxKeys, 20_000)
 	o.MaxHeld = cmp.Or(o.MaxHeld, 200_000)
 	o.Grace = cmp.Or(o.Grace, time.Minute)
 	o.Logger = cmp.Or(o.Logger, slog.New(slog.DiscardHandler))
@@ -91,6 +92,15 @@ func (c *Counter) Stats() Stats {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.stats
+}
+
+// Behind reports whether a commit is under way, and as much as the next one should
+// have waits for it. Who can keep sessions waiting, and the processor free, does well
+// to do so. While commits fail there is no use in it.
+func (c *Counter) Behind() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.taken != nil && !c.failing && c.full()
 }
 
 // Run commits until ctx ends, then commits the rest. Whoever adds sessions
@@ -252,6 +262,7 @@ func (c *Counter) flush(ctx context.Context, keys int, committed func()) error {
 func (c *Counter) committed(b *batch, piece []*domain) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.failing = false
 	c.stats.Commits++
 	c.stats.Committed += b.remove(piece)
 }
@@ -277,7 +288,7 @@ func (c *Counter) take() *batch {
 func (c *Counter) giveBack(b *batch) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.taken = nil
+	c.taken, c.failing = nil, true
 	c.stats.Failed++
 	b.merge(c.batch)
 	b.id = c.batch.id + 1

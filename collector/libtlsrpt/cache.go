@@ -9,7 +9,7 @@ import (
 )
 
 const (
-	maxCache  = 1 << 16  // datagrams
+	maxCache  = 1 << 15  // datagrams
 	maxCached = 16 << 10 // bytes of the longest that is worth a place
 )
 

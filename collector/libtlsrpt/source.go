@@ -182,6 +182,9 @@ const (
 	decodePause = time.Millisecond
 )
 
+// maxPauses bounds how long the decoder waits for commits after a chunk, in pauses.
+const maxPauses = 1000
+
 func (s *Source) decodeAll(queue *queue, counter *collector.Counter) {
 	cache := newCache()
 	var c chunk
@@ -196,6 +199,11 @@ func (s *Source) decodeAll(queue *queue, counter *collector.Counter) {
 			time.Sleep(decodePause)
 		}
 		c.reset()
+		// What comes meanwhile waits in the queues. Sessions that all differ would
+		// otherwise fill the memory, and keep the commits from the processor.
+		for n := 0; n < maxPauses && counter.Behind(); n++ {
+			time.Sleep(decodePause)
+		}
 	}
 }
 

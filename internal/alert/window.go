@@ -84,7 +84,8 @@ func (w *Window) String() string {
 }
 
 // Record counts what was counted at now. What is of another day comes from a log
-// of the past and says nothing about now.
+// of the past and says nothing about now. It keeps none of the texts of counts, which
+// are parts of longer ones.
 func (w *Window) Record(now time.Time, counts []schema.Count) {
 	today := schema.DayOf(now)
 	w.mu.Lock()
@@ -128,12 +129,17 @@ func (w *Window) add(s *slot, c *schema.Count) {
 			return
 		}
 		results = map[schema.ResultType]int64{}
-		s.failing[c.Domain] = results
+		s.failing[strings.Clone(c.Domain)] = results
 	}
 	for _, d := range c.Details {
-		if result := d.Details.ResultType(); len(results) < maxResults || results[result] > 0 {
-			results[result] += d.Sessions
+		result := d.Details.ResultType()
+		if results[result] == 0 {
+			if len(results) >= maxResults {
+				continue
+			}
+			result = schema.ResultType(strings.Clone(string(result)))
 		}
+		results[result] += d.Sessions
 	}
 }
 
