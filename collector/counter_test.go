@@ -266,6 +266,96 @@ func TestAddDoesNotWaitForSink(t *testing.T) {
 	})
 }
 
+// TestBehind: who adds is to wait while a full batch waits for a commit that works.
+func TestBehind(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan error)
+		s := sink{fail: func(context.Context) error { return <-release }}
+		c := NewCounter(&s, "test", CounterOptions{MaxKeys: 2})
+		stop := run(t, c)
+		check := func(when string, want bool) {
+			t.Helper()
+			synctest.Wait()
+			if got := c.Behind(); got != want {
+				t.Errorf("%s: %t", when, got)
+			}
+		}
+		add := func(domains ...string) {
+			for _, d := range domains {
+				c.Add(day, session(d))
+			}
+		}
+		add("a.example", "b.example")
+		check("one batch is full and with the sink", false)
+		add("c.example")
+		check("the next has room", false)
+		add("d.example")
+		check("the next is full", true)
+		release <- nil
+		check("the next is with the sink", false)
+		add("e.example", "f.example")
+		check("and the next full", true)
+		release <- errDisk
+		check("a commit failed", false)
+		time.Sleep(time.Second) // it is tried again
+		add("g.example", "h.example")
+		check("commits fail", false)
+		close(release)
+		if err := stop(); err != nil {
+			t.Fatal(err)
+		}
+		check("at the end", false)
+	})
+}
+
+// TestPlace counts again where a session was counted, until its commit.
+func TestPlace(t *testing.T) {
+	var s sink
+	c := NewCounter(&s, "test", CounterOptions{})
+	failure := session("a.example", "x", "y")
+	failure.Results = append(failure.Results, schema.Result{Policy: schema.Policy{Type: schema.TLSA, Domain: "mx.a.example"}})
+	failed, succeeded := c.Add(day, failure), c.Add(day, session("a.example"))
+	for range 2 {
+		if !c.Again(&failed) || !c.Again(&succeeded) || failed.Lost() {
+			t.Error("a place is not known")
+		}
+	}
+	if err := c.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	c.Add(day, session("b.example"))
+	if c.Again(&failed) || c.Again(&succeeded) || c.Again(&Place{}) {
+		t.Error("a place outlives its commit")
+	}
+	if err := c.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s.check(t, map[string]int64{
+		`2024-10-04 a.example "v=TLSRPTv1" no-policy-found success`:             3,
+		`2024-10-04 a.example "v=TLSRPTv1" no-policy-found failure`:             3,
+		`2024-10-04 a.example "v=TLSRPTv1" no-policy-found validation-failurex`: 3,
+		`2024-10-04 a.example "v=TLSRPTv1" no-policy-found validation-failurey`: 3,
+		`2024-10-04 a.example "v=TLSRPTv1" tlsa success`:                        3,
+		`2024-10-04 b.example "v=TLSRPTv1" no-policy-found success`:             1,
+	})
+}
+
+// TestNewestRecord: the record that came last is that of its domain, and none is
+// no news.
+func TestNewestRecord(t *testing.T) {
+	var s sink
+	c := NewCounter(&s, "test", CounterOptions{})
+	for _, record := range []string{"old", "new", ""} {
+		a := session("a.example")
+		a.Record = record
+		c.Add(day, a)
+	}
+	if err := c.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s.check(t, map[string]int64{`2024-10-04 a.example "new" no-policy-found success`: 3})
+}
+
 func TestBoundOnHeldKeys(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		broken := true

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"unsafe"
 
 	"github.com/tlsrpt-agent/tlsrpt-agent/schema"
 )
@@ -216,5 +217,29 @@ func TestNoticeHostile(t *testing.T) {
 	text, err := json.Marshal(n)
 	if err != nil || strings.ContainsAny(string(text), "\x1b\n<") {
 		t.Errorf("%q (%v)", text, err)
+	}
+}
+
+// TestWindowCopies: a window lasts an hour, and the texts of counts are parts of
+// much longer ones.
+func TestWindowCopies(t *testing.T) {
+	w := NewWindow(time.Hour)
+	now := time.Now()
+	c := schema.Count{
+		Day: schema.DayOf(now), Domain: "a.example", Failure: 1,
+		Details: []schema.DetailsCount{{Details: schema.FailureDetails{ResultType: schema.CertificateExpired}.Text(), Sessions: 1}},
+	}
+	w.Record(now, []schema.Count{c})
+	rates := w.Rates(now, 0)
+	if len(rates) != 1 || rates[0].Domain != c.Domain || rates[0].Results[schema.CertificateExpired] != 1 {
+		t.Fatalf("rates %v", rates)
+	}
+	if unsafe.StringData(rates[0].Domain) == unsafe.StringData(c.Domain) {
+		t.Error("the domain is not a copy")
+	}
+	for result := range rates[0].Results {
+		if unsafe.StringData(string(result)) == unsafe.StringData(string(c.Details[0].Details.ResultType())) {
+			t.Error("the result type is not a copy")
+		}
 	}
 }
