@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/iotest"
+	"time"
 
 	"github.com/tlsrpt-agent/tlsrpt-agent/internal/socket"
 )
@@ -56,6 +57,7 @@ func start(t *testing.T, deliver func(context.Context, string, io.Reader) error)
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.look = time.Millisecond
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()
@@ -222,5 +224,47 @@ func TestListenRefuses(t *testing.T) {
 	}
 	if _, err := Listen(Options{Socket: socket.File{Path: file + "x", Group: "no such group"}}); err == nil || !strings.Contains(err.Error(), "no such group") {
 		t.Errorf("a group: %v", err)
+	}
+}
+
+// TestSocketFileRemoved: the socket is made anew, as often as it takes, and who was
+// connected goes on.
+func TestSocketFileRemoved(t *testing.T) {
+	var o office
+	path := start(t, o.deliver)
+	early, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer early.Close()
+	replies := bufio.NewReader(early)
+	if reply, err := replies.ReadString('\n'); err != nil || !strings.HasPrefix(reply, "220 ") {
+		t.Fatalf("greeting %q, %v", reply, err)
+	}
+	for range 3 {
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+		for {
+			if _, err := os.Lstat(path); err == nil {
+				break
+			}
+			time.Sleep(time.Millisecond)
+		}
+		if err := Send(t.Context(), path, "a@example.com", strings.NewReader("x")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := o.list(); len(got) != 3 {
+		t.Errorf("taken: %q", got)
+	}
+	if _, err := io.WriteString(early, "NOOP\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	if reply, err := replies.ReadString('\n'); err != nil || !strings.HasPrefix(reply, "250 ") {
+		t.Errorf("who was connected gets %q, %v", reply, err)
+	}
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the new socket: %v, %v", info, err)
 	}
 }

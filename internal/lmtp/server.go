@@ -28,6 +28,13 @@ const (
 	lingering   = 2 * time.Second  // for what is under way at the end
 )
 
+// lookInterval is the time between two looks at the socket file. Once it is gone no
+// client finds the socket any more, and nothing would tell.
+const lookInterval = 2 * time.Second
+
+// toldInterval is the time between two lines of the log that say the same.
+const toldInterval = time.Minute
+
 // Options say where a Server listens and what it does with mail.
 type Options struct {
 	// Socket is where it listens; its Network is set.
@@ -50,32 +57,23 @@ type Options struct {
 
 // Server is made by [Listen].
 type Server struct {
-	o        Options
-	log      *slog.Logger
+	o    Options
+	log  *slog.Logger
+	look time.Duration // the constant; tests look more often
+	smtp *smtp.Server
+
 	listener net.Listener
-	place    *socket.Place
-	smtp     *smtp.Server
+	place    *socket.Place // of listener
+	told     time.Time     // when it was last said that it is gone
 }
 
 // Listen makes the socket. Clients wait until [Server.Run].
 func Listen(o Options) (*Server, error) {
-	s := &Server{o: o, log: cmp.Or(o.Logger, slog.New(slog.DiscardHandler))}
+	s := &Server{o: o, log: cmp.Or(o.Logger, slog.New(slog.DiscardHandler)), look: lookInterval}
 	s.o.Socket.Network = "unix"
-	var l *net.UnixListener
-	var err error
-	s.place, err = s.o.Socket.Bind(func(name string) (err error) {
-		if l, err = net.ListenUnix("unix", &net.UnixAddr{Name: name, Net: "unix"}); err == nil {
-			l.SetUnlinkOnClose(false) // it gets another name
-		}
-		return err
-	})
-	if err != nil {
-		if l != nil {
-			l.Close()
-		}
-		return nil, fmt.Errorf("lmtp: %w", err)
+	if err := s.bind(); err != nil {
+		return nil, err
 	}
-	s.listener = netutil.LimitListener(l, maxConns)
 	s.smtp = smtp.NewServer(smtp.BackendFunc(func(*smtp.Conn) (smtp.Session, error) { return &session{server: s}, nil }))
 	s.smtp.LMTP = true
 	s.smtp.Domain = "localhost"
@@ -85,6 +83,25 @@ func Listen(o Options) (*Server, error) {
 	s.smtp.EnableSMTPUTF8 = true // bounces may need it
 	s.smtp.ErrorLog = slog.NewLogLogger(s.log.Handler(), slog.LevelDebug)
 	return s, nil
+}
+
+// bind makes a socket, and its file.
+func (s *Server) bind() error {
+	var l *net.UnixListener
+	place, err := s.o.Socket.Bind(func(name string) (err error) {
+		if l, err = net.ListenUnix("unix", &net.UnixAddr{Name: name, Net: "unix"}); err == nil {
+			l.SetUnlinkOnClose(false) // it gets another name
+		}
+		return err
+	})
+	if err != nil {
+		if l != nil {
+			l.Close()
+		}
+		return fmt.Errorf("lmtp: %w", err)
+	}
+	s.place, s.listener = place, netutil.LimitListener(l, maxConns)
+	return nil
 }
 
 // mortal ends every connection after a time, or with ctx.
@@ -114,17 +131,25 @@ func (c mortalConn) Close() error {
 }
 
 // Run takes mail until ctx ends, and then for a moment lets those go on that are
-// at it. Call it once.
+// at it. If someone removes the socket file, it makes the socket anew. Call it once.
 func (s *Server) Run(ctx context.Context) error {
 	defer s.Close()
 	alive, kill := context.WithCancel(context.Background())
 	defer kill()
-	served := make(chan error, 1)
-	go func() { served <- s.smtp.Serve(mortal{s.listener, alive}) }()
-	select {
-	case err := <-served:
-		return fmt.Errorf("lmtp: %w", err)
-	case <-ctx.Done():
+	served := s.serve(alive)
+	tick := time.NewTicker(s.look)
+	defer tick.Stop()
+	for ctx.Err() == nil {
+		select {
+		case err := <-served:
+			return fmt.Errorf("lmtp: %w", err)
+		case <-ctx.Done():
+		case <-tick.C:
+			if old := s.listener; s.remade() {
+				served = s.serve(alive)
+				old.Close() // who is connected goes on
+			}
+		}
 	}
 	end, cancel := context.WithTimeout(context.Background(), lingering)
 	defer cancel()
@@ -132,6 +157,28 @@ func (s *Server) Run(ctx context.Context) error {
 	s.Close()                // where Serve began too late for Shutdown to know the listener
 	<-served
 	return nil
+}
+
+// serve takes mail from the present listener, and tells when that has ended.
+func (s *Server) serve(alive context.Context) <-chan error {
+	l, end := mortal{s.listener, alive}, make(chan error, 1)
+	go func() { end <- s.smtp.Serve(l) }()
+	return end
+}
+
+// remade reports whether the socket file was gone, and the socket made anew.
+func (s *Server) remade() bool {
+	if s.place.Held() {
+		return false
+	}
+	err := s.bind()
+	if err == nil {
+		s.log.Warn("the socket file was gone, the socket was made anew", "socket", s.o.Socket.Path)
+	} else if time.Since(s.told) >= toldInterval {
+		s.told = time.Now()
+		s.log.Error("the socket file is gone, and no mail can be taken", "socket", s.o.Socket.Path, "error", err)
+	}
+	return err == nil
 }
 
 // Close ends a Server, which need not have run.
