@@ -22,6 +22,7 @@ type Source struct {
 	Received  int64            // datagrams or lines
 	Counted   int64            // sessions
 	Lost      int64            // sessions that no room was left for
+	Folded    int64            // sessions, of Counted, that lost their strings to a bound
 	Lag       int64            // bytes of a log that are still to be read
 	Malformed map[string]int64 // datagrams that were refused, by class
 	Dropped   map[string]int64 // sessions of a log that were not counted, by reason
@@ -75,7 +76,8 @@ func (w *watched) snapshot() Source {
 	switch source := w.Source.(type) {
 	case *libtlsrpt.Source:
 		st := source.Stats()
-		s.Received, s.Counted, s.Malformed, s.Lost = st.Received, st.Counted, st.Faults, st.Counter.Lost
+		s.Received, s.Counted, s.Malformed = st.Received, st.Counted, st.Faults
+		s.Lost, s.Folded = st.Counter.Lost, st.Counter.Folded
 	case *postfixlog.Source:
 		st := source.Stats()
 		s.Received, s.Counted, s.Lag, s.Missing = st.Parser.Lines, st.Counted, st.Tail.Lag, st.Tail.Lost

@@ -40,7 +40,7 @@ func healthy(now time.Time) *monitor {
 		report: health.Report{At: now, Problems: []health.Problem{}},
 		sources: []health.Source{
 			{Name: "libtlsrpt:/var/spool/postfix/run/tlsrpt/tlsrpt.sock", Running: true, Last: now.Add(-3 * time.Second),
-				Received: 1234567, Counted: 1234560, Malformed: map[string]int64{"syntax": 7, "bounds": 0}},
+				Received: 1234567, Counted: 1234560, Malformed: map[string]int64{"syntax": 7, "bounds": 0}, Folded: 12},
 			{Name: "postfix_log:/var/log/mail.log:postfix", Running: true, Last: now.Add(-3 * time.Minute), Received: 99, Counted: 5, Lag: 4096,
 				NativeLost: 3, Dropped: map[string]int64{"unjoined": 2}},
 		},
