@@ -85,6 +85,7 @@ func (a *app) findings(ctx context.Context, postfix postconf.Command) []finding 
 	found = append(found, c.checkSockets(p)...)
 	found = append(found, c.checkLogs(p)...)
 	found = append(found, c.checkReportMail(p)...)
+	found = append(found, c.checkBounces(mailOwner(p))...)
 	return append(found, checkClock(clockSynchronised()))
 }
 

@@ -34,10 +34,7 @@ func (c *config) checkSockets(p *postconf.Settings) []finding {
 	if len(sources) == 0 {
 		return nil
 	}
-	owner := defaultMailOwner
-	if p != nil && p.Get("mail_owner") != "" {
-		owner = p.Get("mail_owner")
-	}
+	owner := mailOwner(p)
 	var found []finding
 	for _, s := range sources {
 		found = append(found, s.checkSocket(owner))
@@ -48,6 +45,50 @@ func (c *config) checkSockets(p *postconf.Settings) []finding {
 		return append(found, noPostfix("smtp_tlsrpt_socket_name"))
 	}
 	return append(found, checkSocketName(sources, p))
+}
+
+// mailOwner is the user that Postfix runs as.
+func mailOwner(p *postconf.Settings) string {
+	if p != nil && p.Get("mail_owner") != "" {
+		return p.Get("mail_owner")
+	}
+	return defaultMailOwner
+}
+
+// checkBounces: the socket for bounces is there. It is no fault that the mail server
+// may not write to it: bounces also come by the command.
+func (c *config) checkBounces(owner string) []finding {
+	const check = "mail.bounce_socket"
+	path := c.bounceSocket()
+	if path == "" {
+		return nil
+	}
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return []finding{wrong(check, "tlsrpt-agent run", "%s is not there: the agent does not run, and bounces have to wait", path)}
+	case err != nil:
+		return []finding{wrong(check, "", "%v", err)}
+	case info.Mode().Type() != fs.ModeSocket:
+		return []finding{wrong(check, fmt.Sprintf("mv %s %[1]s.old", path), "%s is not a socket", path)}
+	}
+	who, err := lookUpUser(owner)
+	if err != nil {
+		return []finding{fine(check, "%s is there", path)}
+	}
+	return []finding{c.checkBounceRights(who)}
+}
+
+func (c *config) checkBounceRights(who account) finding {
+	const check = "mail.bounce_socket"
+	switch closed, err := who.reach(c.bounceSocket(), 2); {
+	case err != nil:
+		return skipped(check, "whether %s may write to %s is not known: %v", who.name, c.bounceSocket(), err)
+	case closed == "":
+		return fine(check, "%s is there, and the user %s may write to it", c.bounceSocket(), who.name)
+	}
+	return fine(check, "%s is there; the user %s may not write to it, so bounces come by \"tlsrpt-agent bounce\" only, not by LMTP",
+		c.bounceSocket(), who.name)
 }
 
 // checkSocket: the socket is there, and the user called owner may write to it.

@@ -349,6 +349,32 @@ func TestCheckSocket(t *testing.T) {
 	expect(t, at(dir), statusProblem, "not a socket", "mv ")
 }
 
+func TestCheckBounces(t *testing.T) {
+	dir := t.TempDir()
+	c := config{Mail: mailConfig{BounceSocket: filepath.Join(dir, "bounce.sock")}}
+	check := func(status, text, mend string) {
+		t.Helper()
+		found := c.checkBounces("root")
+		if len(found) != 1 {
+			t.Fatalf("%d findings", len(found))
+		}
+		expect(t, found[0], status, text, mend)
+	}
+	if found := new(config).checkBounces("root"); len(found) > 0 {
+		t.Errorf("no bounces are taken, and it says %v", found)
+	}
+	check(statusProblem, "agent does not run", "tlsrpt-agent run")
+	l, err := net.Listen("unix", c.Mail.BounceSocket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	check(statusOK, "root may write", "")
+	expect(t, c.checkBounceRights(account{"stranger", 4000000, nil}), statusOK, "stranger may not write", "")
+	c.Mail.BounceSocket = dir
+	check(statusProblem, "not a socket", "mv ")
+}
+
 func TestCheckQueueLength(t *testing.T) {
 	expect(t, checkQueueLength([]byte("512\n"), nil), statusOK, "512", "")
 	expect(t, checkQueueLength([]byte("10\n"), nil), statusProblem, "it is 10", "net.unix.max_dgram_qlen=512")
