@@ -139,18 +139,18 @@ func (c *claimant) hostsBetween(after, last string) ([]hostRoom, error) {
 	args := append([]any{after, last, last, c.now.Unix(), c.PerHost, c.now.Unix()}, c.args...)
 	rows, err := c.Query(`WITH RECURSIVE
 		step (host) AS (
-			SELECT min(host) FROM delivery WHERE state = 0 AND host > ? AND host <= ?
+			SELECT min(host) FROM delivery WHERE state = 0 AND host > +? AND host <= +?
 			UNION ALL
-			SELECT (SELECT min(host) FROM delivery WHERE state = 0 AND host > step.host AND host <= ?)
+			SELECT (SELECT min(host) FROM delivery WHERE state = 0 AND host > step.host AND host <= +?)
 			FROM step WHERE host IS NOT NULL),
 		busy (host, leased) AS (
 			SELECT host, (SELECT count(*) FROM delivery l
-				WHERE l.state = 0 AND l.lease <> 0 AND l.host = step.host AND l.next > ?)
+				WHERE l.state = 0 AND l.lease <> 0 AND l.host = step.host AND l.next > +?)
 			FROM step WHERE host IS NOT NULL)
-		SELECT host, leased FROM busy WHERE leased < ? AND EXISTS (
+		SELECT host, leased FROM busy WHERE leased < +? AND EXISTS (
 			SELECT 1 FROM delivery v JOIN report r ON r.id = v.report
-			WHERE v.state = 0 AND v.host = busy.host AND v.next <= ?`+c.where+`)
-		LIMIT ?`, append(args, c.Max)...)
+			WHERE v.state = 0 AND v.host = busy.host AND v.next <= +?`+c.where+`)
+		LIMIT +?`, append(args, c.Max)...)
 	return collect(rows, err, func(r *sql.Rows) (h hostRoom, err error) {
 		var leased int
 		err = r.Scan(&h.host, &leased)
@@ -163,8 +163,8 @@ func (c *claimant) hostsBetween(after, last string) ([]hostRoom, error) {
 func (c *claimant) dueOf(h hostRoom) ([]int64, error) {
 	args := append([]any{h.host, c.now.Unix()}, c.args...)
 	rows, err := c.Query(`SELECT v.id FROM delivery v JOIN report r ON r.id = v.report
-		WHERE v.state = 0 AND v.host = ? AND v.next <= ?`+c.where+`
-		ORDER BY v.next LIMIT ?`, append(args, h.room)...)
+		WHERE v.state = 0 AND v.host = +? AND v.next <= +?`+c.where+`
+		ORDER BY v.next LIMIT +?`, append(args, h.room)...)
 	return collect(rows, err, scanOne[int64])
 }
 
@@ -175,7 +175,7 @@ func (c *claimant) take(id int64) (Delivery, error) {
 		WHERE id = ?`, c.lease, c.until.Add(time.Second-1).Unix(), c.now.Unix(), id); err != nil {
 		return Delivery{}, err
 	}
-	rows, err := c.Query(`SELECT `+deliveryColumns+` FROM `+deliveryTables+` WHERE v.id = ?`, id)
+	rows, err := c.Query(`SELECT `+deliveryColumns+` FROM `+deliveryTables+` WHERE v.id = +?`, id)
 	all, err := collect(rows, err, scanDelivery)
 	if err != nil {
 		return Delivery{}, err

@@ -69,7 +69,7 @@ func (f DeliveryFilter) condition(k keys) (where string, args []any) {
 		args = append(args, k.domain(f.Domain))
 	}
 	if f.Scheme != "" {
-		where += ` AND substr(v.rua, 1, ?) = ?`
+		where += ` AND substr(v.rua, 1, +?) = +?`
 		args = append(args, len(f.Scheme)+1, f.Scheme+":")
 	}
 	if f.Begun {

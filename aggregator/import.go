@@ -25,7 +25,7 @@ func ofPart(part int) string {
 	if part < 0 {
 		return `t.part < 0 AND ? < 0`
 	}
-	return `t.part = ?`
+	return `t.part = +?`
 }
 
 // RecordSpans implements collector.SpanSink.

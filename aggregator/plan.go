@@ -228,7 +228,7 @@ func (s *Store) Report(ctx context.Context, reportID string) (r Report, err erro
 		var date sql.NullInt64
 		err := tx.QueryRow(`SELECT r.report_id, r.day, d.name, r.part, r.submitter, r.file_name, r.sender,
 			r.message_id, r.boundary, r.date, r.text, r.gzip
-			FROM report r JOIN domain d ON d.id = r.domain WHERE r.report_id = ?`, reportID).
+			FROM report r JOIN domain d ON d.id = r.domain WHERE r.report_id = +?`, reportID).
 			Scan(&r.ID, &r.Day, &r.Domain, &r.Part, &r.Submitter, &r.FileName, &r.From,
 				&r.MessageID, &r.Boundary, &date, &r.Text, &r.Gzip)
 		if errors.Is(err, sql.ErrNoRows) {

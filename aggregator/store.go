@@ -102,6 +102,11 @@ type Store struct {
 // synchronous=FULL: a committed position must outlive a power cut, or a log
 // would be counted again. The readers must not begin IMMEDIATE, else they would
 // wait for the writer.
+//
+// _stmt_cache_size: what is compiled is kept. Statements that run for each report
+// also write a parameter as "+?" wherever it does not complete a primary key: SQLite
+// takes the value of a bare one for a hint at the best plan, and since the driver
+// clears it after each run, compiles the statement anew for the next.
 const (
 	commonDSN = "mode=rw&_mutex=no&_journal_mode=WAL&_synchronous=FULL&_busy_timeout=10000&_stmt_cache_size=64"
 	writerDSN = commonDSN + "&_txlock=immediate&_cache_size=-8000"

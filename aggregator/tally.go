@@ -21,7 +21,7 @@ type tally struct {
 func talliesOf(tx *sql.Tx, day schema.Day, domain int64, part int) ([]tally, error) {
 	rows, err := tx.Query(`SELECT t.policy, p.text, sum(t.success), sum(t.failure)
 		FROM tally t JOIN policy p ON p.id = t.policy
-		WHERE t.day = ? AND t.domain = ? AND `+ofPart(part)+` GROUP BY t.policy`, day, domain, part)
+		WHERE t.day = +? AND t.domain = +? AND `+ofPart(part)+` GROUP BY t.policy`, day, domain, part)
 	tallies, err := collect(rows, err, func(r *sql.Rows) (t tally, err error) {
 		var text string
 		err = r.Scan(&t.policy, &text, &t.Success, &t.Failure)
@@ -40,7 +40,7 @@ func detailsOf(tx *sql.Tx, day schema.Day, domain int64, part int, policy int64)
 	}
 	rows, err := tx.Query(`SELECT f.text, sum(t.sessions)
 		FROM tally_detail t JOIN detail f ON f.id = t.detail
-		WHERE t.day = ? AND t.domain = ? AND `+ofPart(part)+` AND t.policy = ? GROUP BY t.detail`, day, domain, part, policy)
+		WHERE t.day = +? AND t.domain = +? AND `+ofPart(part)+` AND t.policy = +? GROUP BY t.detail`, day, domain, part, policy)
 	all, err := collect(rows, err, func(r *sql.Rows) (d row, err error) {
 		err = r.Scan(&d.text, &d.sessions)
 		d.text = schema.DetailsText(unpack(string(d.text)))
