@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/tlsrpt-agent/tlsrpt-agent/aggregator"
+	"github.com/tlsrpt-agent/tlsrpt-agent/schema"
 	"github.com/tlsrpt-agent/tlsrpt-agent/submitter"
 )
 
@@ -56,10 +58,13 @@ func (a *Agent) newDelivery(which aggregator.DeliveryFilter, seen func(aggregato
 	return delivery{lane("https", httpsSlots, nil), lane("mailto", mailSlots, a.relay)}
 }
 
-// wake tells of new deliveries.
-func (d delivery) wake() {
+// wake tells of the deliveries of a plan.
+func (d delivery) wake(p *aggregator.Plan) {
 	for _, lane := range d {
-		signal(lane.wake)
+		takes := func(rua schema.RUA) bool { return rua.Scheme() == lane.which.Scheme }
+		if slices.ContainsFunc(p.RUAs, takes) || takes(p.Copy) {
+			signal(lane.wake)
+		}
 	}
 }
 
@@ -124,8 +129,6 @@ func (d *deliverer) run(ctx context.Context, over <-chan struct{}) error {
 		turn = true
 		select {
 		case r := <-d.results:
-			d.busy--
-			d.relay.ended(r.err, r.began, r.probe)
 			d.add(r)
 			turn = d.busy == 0 || d.sated && d.busy <= d.slots/2
 		case <-d.ripe:
@@ -142,17 +145,21 @@ func (d *deliverer) run(ctx context.Context, over <-chan struct{}) error {
 // turn stores outcomes and claims what idle workers can take. It says how long
 // nothing more is due.
 func (d *deliverer) turn(ctx, attempts context.Context) (time.Duration, error) {
-	if err := d.settle(); err != nil {
-		return time.Second, err
+	for len(d.results) > 0 { // they came during the turn before
+		d.add(<-d.results)
 	}
 	if ctx.Err() != nil {
-		return d.agent.pause, nil
+		return d.agent.pause, d.settle()
 	}
-	for d.sated = true; d.sated && d.busy < d.slots; {
+	ended, busy := len(d.outcomes), d.busy
+	for d.sated = true; d.sated; {
 		wait, err := d.claim(ctx, attempts)
 		if err != nil || wait > 0 {
 			return min(max(wait, rest), d.agent.pause), err
 		}
+	}
+	if ended > 0 || d.busy > busy {
+		return rest, nil // what comes next is asked for once there is nothing else to do
 	}
 	next, err := d.agent.store.NextAttempt(ctx, d.which)
 	if err != nil || next.IsZero() {
@@ -161,32 +168,34 @@ func (d *deliverer) turn(ctx, attempts context.Context) (time.Duration, error) {
 	return min(max(time.Until(next), rest), d.agent.pause), nil
 }
 
-// claim starts an attempt for each delivery that idle workers can take. While
-// the relay lets nothing through it says for how long.
+// claim stores outcomes, which frees the places of their hosts, and starts an
+// attempt for each delivery that idle workers can take. While the relay lets
+// nothing through it says for how long.
 func (d *deliverer) claim(ctx, attempts context.Context) (wait time.Duration, err error) {
 	now := time.Now()
 	may := d.relay.admit(now, min(d.slots-d.busy, aggregator.MaxClaim))
-	if may.max == 0 {
-		d.sated = false
-		return may.wait, nil
+	if d.sated = may.max > 0; !d.sated {
+		return may.wait, d.settle()
 	}
-	c := aggregator.Claim{Max: may.max, PerHost: d.agent.o.PerHost, Lease: lease, Filter: d.which}
+	c := aggregator.Claim{Outcomes: d.outcomes, Max: may.max, PerHost: d.agent.o.PerHost, Lease: lease, Filter: d.which}
 	c.Filter.Begun = may.probe // its 24 hours have begun already
 	claimed, err := d.agent.store.Claim(ctx, now, c)
 	if err == nil && may.probe && len(claimed) == 0 {
-		c.Filter.Begun = false
+		c.Outcomes, c.Filter.Begun = nil, false
 		claimed, err = d.agent.store.Claim(ctx, now, c)
 	}
 	if len(claimed) == 0 {
 		d.relay.unused(may.probe)
 	}
 	if err != nil {
-		return d.agent.pause, err
+		// What keeps deliveries from being claimed may not keep outcomes.
+		return d.agent.pause, errors.Join(err, d.settle())
 	}
+	d.settled()
 	for _, delivery := range claimed {
 		go func() {
 			err := d.agent.attempt(attempts, delivery)
-			d.results <- result{delivery, err, now, may.probe}
+			d.results <- result{delivery.Delivery, err, now, may.probe}
 		}()
 	}
 	d.busy += len(claimed)
@@ -204,12 +213,16 @@ func lingering(ctx context.Context, d time.Duration) (context.Context, context.C
 }
 
 // attempt tries once to deliver d. The error is the submitter's.
-func (a *Agent) attempt(ctx context.Context, d aggregator.Delivery) error {
-	r, err := a.store.Report(ctx, d.ReportID)
-	if err != nil {
-		return &submitter.Error{RUA: d.RUA, Temporary: true, Err: fmt.Errorf("reading report %s: %w", d.ReportID, err)}
+func (a *Agent) attempt(ctx context.Context, d aggregator.Claimed) error {
+	report := d.Report
+	if report == nil {
+		r, err := a.store.Report(ctx, d.ReportID)
+		if err != nil {
+			return &submitter.Error{RUA: d.RUA, Temporary: true, Err: fmt.Errorf("reading report %s: %w", d.ReportID, err)}
+		}
+		report = &r
 	}
-	return a.submitter.Submit(ctx, parcel(r), d.RUA, a.store.BounceToken(d.ID, d.RUA))
+	return a.submitter.Submit(ctx, parcel(*report), d.RUA, a.store.BounceToken(d.ID, d.RUA))
 }
 
 // outcome says what becomes of a delivery after an attempt that ended with err.
@@ -244,8 +257,10 @@ func outcome(d aggregator.Delivery, err error, now time.Time) aggregator.Outcome
 	return o
 }
 
-// add notes the outcome of an attempt, to be stored with others.
+// add notes how an attempt ended, to be stored with others.
 func (d *deliverer) add(r result) {
+	d.busy--
+	d.relay.ended(r.err, r.began, r.probe)
 	o := outcome(r.delivery, r.err, time.Now())
 	if len(d.outcomes) == 0 {
 		d.ripe = time.After(settling)
@@ -269,6 +284,9 @@ func (d *deliverer) settle() error {
 		d.ripe = time.After(time.Second)
 		return fmt.Errorf("agent: storing the outcome of %d deliveries: %w", len(d.outcomes), err)
 	}
-	d.outcomes, d.ripe = d.outcomes[:0], nil
+	d.settled()
 	return nil
 }
+
+// settled notes that the outcomes are stored.
+func (d *deliverer) settled() { d.outcomes, d.ripe = d.outcomes[:0], nil }

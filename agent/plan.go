@@ -40,7 +40,7 @@ const page = 512
 type planning struct {
 	agent *Agent
 	which Submission
-	wake  func() // tells that there are deliveries
+	wake  func(*aggregator.Plan) // tells that there are its deliveries
 
 	work              chan aggregator.DomainDay
 	plans             chan aggregator.Plan
@@ -59,7 +59,7 @@ type domainDay struct {
 }
 
 // newPlanning starts the workers. The caller has to end it.
-func (a *Agent) newPlanning(ctx context.Context, which Submission, wake func()) *planning {
+func (a *Agent) newPlanning(ctx context.Context, which Submission, wake func(*aggregator.Plan)) *planning {
 	p := &planning{
 		agent: a, which: which, wake: wake,
 		work: make(chan aggregator.DomainDay), plans: make(chan aggregator.Plan),
@@ -227,7 +227,7 @@ func (p *planning) stored(plan *aggregator.Plan, err error) {
 	}
 	p.agent.log.Info("planned", "domain", d.Domain, "day", d.Day, "state", plan.State, "destinations", len(plan.RUAs))
 	if plan.Report != nil {
-		p.wake()
+		p.wake(plan)
 	}
 }
 

@@ -3,8 +3,11 @@ package aggregator
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
 	"math"
 	"math/rand/v2"
+	"strconv"
+	"strings"
 	"time"
 )
 
@@ -13,6 +16,10 @@ const MaxClaim = 64
 
 // Claim says what may be claimed.
 type Claim struct {
+	// Outcomes of attempts are stored first, as by [Store.Settle]: they free the
+	// places of their hosts, and one transaction does for both.
+	Outcomes []Outcome
+
 	// Max is how many deliveries; 0 or more than MaxClaim: MaxClaim; less than 0:
 	// none.
 	Max int
@@ -29,35 +36,44 @@ type Claim struct {
 	Filter DeliveryFilter
 }
 
+// Claimed is a delivery for one attempt.
+type Claimed struct {
+	Delivery
+
+	// Report is what is to be sent. It is nil if it is large or cannot be read:
+	// then [Store.Report] has it, or the reason.
+	Report *Report
+}
+
+// maxClaimedReport is how large a report may be, in bytes, to come with its
+// delivery: many are read at once.
+const maxClaimedReport = 64 << 10
+
 // Claim takes deliveries that are due at now, for one attempt each. No other
 // claimant, of this process or another, gets them before the lease ends or they
 // are settled. An attempt counts from here, so that one which a crash cuts off
 // counts too.
 //
-// Hosts take turns: each gets one delivery before any gets a second one, and the
-// next Claim goes on after the last host of this one.
-func (s *Store) Claim(ctx context.Context, now time.Time, c Claim) (claimed []Delivery, err error) {
-	if c.Max < 0 {
-		return nil, nil
-	}
+// The hosts of a scheme take turns: each gets one delivery before any gets a second
+// one, and the next Claim goes on after the last host of this one.
+func (s *Store) Claim(ctx context.Context, now time.Time, c Claim) (claimed []Claimed, err error) {
 	if c.Max == 0 || c.Max > MaxClaim {
 		c.Max = MaxClaim
 	}
 	if c.PerHost <= 0 {
 		c.PerHost = math.MaxInt32
 	}
-	c.Filter.State = "" // only pending ones are looked at
 	err = s.write(ctx, "claiming deliveries", func(tx *sql.Tx) error {
-		l := claimant{Tx: tx, Claim: c, now: now, until: now.Add(c.Lease), lease: 1 + rand.Int64()>>1}
-		l.where, l.args = c.Filter.condition(s.keys)
-		if claimed, err = l.claim(s.lastHost); len(claimed) > 0 {
-			s.lastHost = claimed[len(claimed)-1].Host
+		if err := settleAll(tx, c.Outcomes); err != nil || c.Max < 0 {
+			return err
 		}
+		claimed, err = newClaimant(tx, c, now, s.keys).claim(s.lastHost)
 		return err
 	})
-	if err != nil {
+	if err != nil || len(claimed) == 0 {
 		return nil, err
 	}
+	_ = s.readReports(ctx, claimed) // where it fails, Report says why
 	return claimed, nil
 }
 
@@ -67,35 +83,42 @@ type claimant struct {
 	Claim
 	now, until time.Time
 	lease      int64
-	where      string // Filter as a condition
+	schemes    []string
+	from       string // tables that where is about
+	where      string // Filter but for scheme and state, as a condition
 	args       []any
 }
 
-// hostRoom is a host with deliveries that are due, and how many more of them may
-// be under way.
-type hostRoom struct {
-	host string
-	room int
+func newClaimant(tx *sql.Tx, c Claim, now time.Time, k keys) *claimant {
+	l := &claimant{Tx: tx, Claim: c, now: now, until: now.Add(c.Lease), lease: 1 + rand.Int64()>>1}
+	l.schemes, l.from = []string{c.Filter.Scheme}, "delivery v"
+	if c.Filter.Scheme == "" {
+		l.schemes = []string{"https", "mailto"}
+	}
+	if c.Filter.Day != 0 || c.Filter.Domain != "" {
+		l.from = "delivery v JOIN report r ON r.id = v.report"
+	}
+	c.Filter.State, c.Filter.Scheme = "", ""
+	l.where, l.args = c.Filter.condition(k)
+	return l
 }
 
-func (c *claimant) claim(lastHost string) ([]Delivery, error) {
-	hosts, err := c.hosts(lastHost)
-	if err != nil {
-		return nil, err
-	}
-	queues := make([][]int64, len(hosts))
-	for i, h := range hosts {
-		if queues[i], err = c.dueOf(h); err != nil {
-			return nil, err
-		}
-	}
-	var claimed []Delivery
-	for _, id := range takeTurns(queues, c.Max) {
-		d, err := c.take(id)
+// claim claims of one scheme after the other, since a host may have deliveries of
+// both. lastHost is where the turn of each is.
+func (c *claimant) claim(lastHost map[string]string) (claimed []Claimed, err error) {
+	for _, scheme := range c.schemes {
+		queues, err := c.queues(scheme, lastHost[scheme])
 		if err != nil {
 			return nil, err
 		}
-		claimed = append(claimed, d)
+		took, err := c.take(takeTurns(queues, c.Max-len(claimed)))
+		if err != nil {
+			return nil, err
+		}
+		if len(took) > 0 {
+			lastHost[scheme] = took[len(took)-1].Host
+		}
+		claimed = append(claimed, took...)
 	}
 	return claimed, nil
 }
@@ -118,72 +141,131 @@ func takeTurns(queues [][]int64, limit int) (ids []int64) {
 	return ids
 }
 
-// hosts is the hosts that something may be claimed of, beginning after one and
-// going round.
-func (c *claimant) hosts(after string) ([]hostRoom, error) {
-	hosts, err := c.hostsBetween(after, maxHost)
-	if err != nil || len(hosts) == c.Max || after == "" {
-		return hosts, err
+// queues is what may be claimed of each host, for Max hosts at most, beginning
+// after one and going round.
+func (c *claimant) queues(scheme, after string) ([][]int64, error) {
+	queues, err := c.queuesBetween(nil, scheme, after, maxHost)
+	if err != nil || after == "" {
+		return queues, err
 	}
-	round, err := c.hostsBetween("", after)
-	return append(hosts, round[:min(len(round), c.Max-len(hosts))]...), err
+	return c.queuesBetween(queues, scheme, "", after)
 }
 
 // maxHost sorts after every host.
 const maxHost = "\x7f"
 
-// hostsBetween is the hosts after one up to another. It steps from host to host
-// in the index, so that a host with 10,000 deliveries costs what one with a
-// single delivery does.
-func (c *claimant) hostsBetween(after, last string) ([]hostRoom, error) {
-	args := append([]any{after, last, last, c.now.Unix(), c.PerHost, c.now.Unix()}, c.args...)
+// queuesBetween adds the queues of the hosts after one up to another. It steps
+// from host to host in the index, so that a host with 10,000 deliveries costs what
+// one with a single delivery does.
+func (c *claimant) queuesBetween(queues [][]int64, scheme, after, last string) ([][]int64, error) {
+	args := []any{scheme, after, last, scheme, last, c.now.Unix(), c.PerHost, scheme, c.now.Unix()}
 	rows, err := c.Query(`WITH RECURSIVE
 		step (host) AS (
-			SELECT min(host) FROM delivery WHERE state = 0 AND host > +? AND host <= +?
+			SELECT min(host) FROM delivery WHERE state = 0 AND scheme = +? AND host > +? AND host <= +?
 			UNION ALL
-			SELECT (SELECT min(host) FROM delivery WHERE state = 0 AND host > step.host AND host <= +?)
+			SELECT (SELECT min(host) FROM delivery WHERE state = 0 AND scheme = +? AND host > step.host AND host <= +?)
 			FROM step WHERE host IS NOT NULL),
 		busy (host, leased) AS (
 			SELECT host, (SELECT count(*) FROM delivery l
 				WHERE l.state = 0 AND l.lease <> 0 AND l.host = step.host AND l.next > +?)
 			FROM step WHERE host IS NOT NULL)
-		SELECT host, leased FROM busy WHERE leased < +? AND EXISTS (
-			SELECT 1 FROM delivery v JOIN report r ON r.id = v.report
-			WHERE v.state = 0 AND v.host = busy.host AND v.next <= +?`+c.where+`)
-		LIMIT +?`, append(args, c.Max)...)
-	return collect(rows, err, func(r *sql.Rows) (h hostRoom, err error) {
-		var leased int
-		err = r.Scan(&h.host, &leased)
-		h.room = min(c.PerHost-leased, c.Max)
-		return h, err
-	})
-}
-
-// dueOf is the deliveries to a host that may be claimed, the longest due first.
-func (c *claimant) dueOf(h hostRoom) ([]int64, error) {
-	args := append([]any{h.host, c.now.Unix()}, c.args...)
-	rows, err := c.Query(`SELECT v.id FROM delivery v JOIN report r ON r.id = v.report
-		WHERE v.state = 0 AND v.host = +? AND v.next <= +?`+c.where+`
-		ORDER BY v.next LIMIT +?`, append(args, h.room)...)
-	return collect(rows, err, scanOne[int64])
-}
-
-// take leases one delivery. The lease is rounded up to a whole second, or a
-// short one would have ended already.
-func (c *claimant) take(id int64) (Delivery, error) {
-	if _, err := c.Exec(`UPDATE delivery SET lease = ?, next = ?, attempts = attempts + 1, first = coalesce(first, ?)
-		WHERE id = ?`, c.lease, c.until.Add(time.Second-1).Unix(), c.now.Unix(), id); err != nil {
-		return Delivery{}, err
-	}
-	rows, err := c.Query(`SELECT `+deliveryColumns+` FROM `+deliveryTables+` WHERE v.id = +?`, id)
-	all, err := collect(rows, err, scanDelivery)
+		SELECT leased, CASE WHEN leased < +? THEN (SELECT group_concat(id, ' ' ORDER BY next) FROM (
+			SELECT v.id, v.next FROM `+c.from+`
+			WHERE v.state = 0 AND v.scheme = +? AND v.host = busy.host AND v.next <= +?`+c.where+`
+			ORDER BY v.next LIMIT +?)) END
+		FROM busy`, append(append(args, c.args...), min(c.PerHost, c.Max))...)
 	if err != nil {
-		return Delivery{}, err
+		return nil, err
 	}
-	if len(all) != 1 {
-		return Delivery{}, ErrNoDelivery
+	defer rows.Close()
+	for len(queues) < c.Max && rows.Next() {
+		var leased int
+		var due sql.NullString
+		if err := rows.Scan(&leased, &due); err != nil {
+			return nil, err
+		}
+		if !due.Valid {
+			continue
+		}
+		ids, err := parseIDs(due.String)
+		if err != nil {
+			return nil, err
+		}
+		queues = append(queues, ids[:min(len(ids), c.PerHost-leased)])
 	}
-	return all[0], nil
+	return queues, rows.Err()
+}
+
+func parseIDs(list string) (ids []int64, err error) {
+	for s := range strings.FieldsSeq(list) {
+		id, err := strconv.ParseInt(s, 10, 64)
+		if err != nil {
+			return nil, err
+		}
+		ids = append(ids, id)
+	}
+	return ids, nil
+}
+
+// take leases deliveries, and gives them in the same order. The lease is rounded up
+// to a whole second, or a short one would have ended already.
+func (c *claimant) take(ids []int64) ([]Claimed, error) {
+	if len(ids) == 0 {
+		return nil, nil
+	}
+	list, err := json.Marshal(ids)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := c.Exec(`UPDATE delivery SET lease = ?, next = ?, attempts = attempts + 1, first = coalesce(first, ?)
+		WHERE id IN (SELECT value FROM json_each(?))`, c.lease, c.until.Add(time.Second-1).Unix(), c.now.Unix(), string(list)); err != nil {
+		return nil, err
+	}
+	rows, err := c.Query(`SELECT `+deliveryColumns+` FROM json_each(?) AS listed CROSS JOIN delivery v ON v.id = listed.value
+		CROSS JOIN report r ON r.id = v.report CROSS JOIN domain d ON d.id = r.domain`, string(list))
+	claimed, err := collect(rows, err, func(r *sql.Rows) (c Claimed, err error) {
+		c.Delivery, err = scanDelivery(r)
+		return c, err
+	})
+	if err == nil && len(claimed) != len(ids) {
+		err = ErrNoDelivery
+	}
+	return claimed, err
+}
+
+// readReports reads the reports of deliveries, as far as that goes. It is done
+// outside of the transaction of Claim: one that met a bad sector could write nothing
+// more.
+func (s *Store) readReports(ctx context.Context, claimed []Claimed) error {
+	ids := make([]string, len(claimed))
+	for i := range claimed {
+		ids[i] = claimed[i].ReportID
+	}
+	list, err := json.Marshal(ids)
+	if err != nil {
+		return err
+	}
+	return s.read(ctx, "reading the reports of deliveries", func(tx *sql.Tx) error {
+		rows, err := tx.Query(`SELECT listed.key, `+reportColumns+`, CASE WHEN octet_length(r.gzip) <= +? THEN r.gzip END
+			FROM json_each(?) AS listed CROSS JOIN report r ON r.report_id = listed.value
+				CROSS JOIN domain d ON d.id = r.domain`, maxClaimedReport, string(list))
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var i int
+			var r Report
+			var date sql.NullInt64
+			if err := rows.Scan(append([]any{&i}, r.columns(&date)...)...); err != nil {
+				return err
+			}
+			if r.Date = timeOf(date); r.Gzip != nil {
+				claimed[i].Report = &r
+			}
+		}
+		return rows.Err()
+	})
 }
 
 // Outcome is how one attempt ended.
@@ -209,14 +291,16 @@ type Outcome struct {
 // only if nobody else claimed the delivery since and it is still pending, or if
 // it was cancelled and the attempt succeeded; others are dropped.
 func (s *Store) Settle(ctx context.Context, outcomes []Outcome) error {
-	return s.write(ctx, "storing the outcomes of attempts", func(tx *sql.Tx) error {
-		for _, o := range outcomes {
-			if err := settle(tx, o); err != nil {
-				return err
-			}
+	return s.write(ctx, "storing the outcomes of attempts", func(tx *sql.Tx) error { return settleAll(tx, outcomes) })
+}
+
+func settleAll(tx *sql.Tx, outcomes []Outcome) error {
+	for _, o := range outcomes {
+		if err := settle(tx, o); err != nil {
+			return err
 		}
-		return nil
-	})
+	}
+	return nil
 }
 
 func settle(tx *sql.Tx, o Outcome) error {
@@ -255,19 +339,15 @@ const reasonInTurn = "another rua took the report"
 // ends those that need none because it was sent. See [Plan.InTurn]. A copy for
 // the operator takes no part in it.
 func passTurn(tx *sql.Tx, id int64, end DeliveryState, at time.Time) error {
-	var isCopy bool
-	if err := tx.QueryRow(`SELECT copy FROM delivery WHERE id = ?`, id).Scan(&isCopy); err != nil || isCopy {
-		return err
-	}
 	if end == DeliverySent {
 		_, err := tx.Exec(`UPDATE delivery SET state = ?, done = ?, error = ?
-			WHERE report = (SELECT report FROM delivery WHERE id = ?) AND state = 0 AND next IS NULL`,
+			WHERE report = (SELECT report FROM delivery WHERE id = ? AND copy = 0) AND state = 0 AND next IS NULL`,
 			DeliverySuppressed, at.Unix(), reasonInTurn, id)
 		return err
 	}
 	_, err := tx.Exec(`UPDATE delivery SET next = ?1 WHERE id = (
 		SELECT min(id) FROM delivery
-		WHERE report = (SELECT report FROM delivery WHERE id = ?2) AND state = 0 AND next IS NULL)
+		WHERE report = (SELECT report FROM delivery WHERE id = ?2 AND copy = 0) AND state = 0 AND next IS NULL)
 		AND NOT EXISTS (SELECT 1 FROM delivery
 			WHERE report = (SELECT report FROM delivery WHERE id = ?2) AND state = 0 AND next IS NOT NULL AND copy = 0)`, at.Unix(), id)
 	return err

@@ -69,8 +69,8 @@ func (f DeliveryFilter) condition(k keys) (where string, args []any) {
 		args = append(args, k.domain(f.Domain))
 	}
 	if f.Scheme != "" {
-		where += ` AND substr(v.rua, 1, +?) = +?`
-		args = append(args, len(f.Scheme)+1, f.Scheme+":")
+		where += ` AND v.scheme = +?`
+		args = append(args, f.Scheme)
 	}
 	if f.Begun {
 		where += ` AND v.first IS NOT NULL`

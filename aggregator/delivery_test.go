@@ -26,8 +26,12 @@ func claim(t testing.TB, s *Store, now time.Time, c Claim) []Delivery {
 	if c.Lease == 0 {
 		c.Lease = time.Minute
 	}
-	claimed, err := s.Claim(context.Background(), now, c)
+	all, err := s.Claim(context.Background(), now, c)
 	must(t, err)
+	var claimed []Delivery
+	for _, c := range all {
+		claimed = append(claimed, c.Delivery)
+	}
 	return claimed
 }
 
@@ -238,7 +242,7 @@ func TestClaimTogether(t *testing.T) {
 	for i := range hosts {
 		deliverTo(t, s, each, fmt.Sprintf("host-%d.example", i))
 	}
-	claimed := make([][]Delivery, 2)
+	claimed := make([][]Claimed, 2)
 	var wg sync.WaitGroup
 	for i, s := range []*Store{s, openStore(t, s.path, Options{})} {
 		wg.Go(func() {

@@ -34,7 +34,9 @@ func (s *Store) Overview(ctx context.Context) (o Overview, err error) {
 		var closed, due, attempt sql.NullInt64
 		if err := tx.QueryRow(`SELECT (SELECT max(closed) FROM day),
 			(SELECT min(due) FROM domain_day WHERE `+waiting+` AND due IS NOT NULL),
-			(SELECT min(next) FROM delivery WHERE state = 0 AND next IS NOT NULL)`).Scan(&closed, &due, &attempt); err != nil {
+			(SELECT min(next) FROM (
+				SELECT min(next) AS next FROM delivery WHERE state = 0 AND scheme = 'https' AND next IS NOT NULL UNION ALL
+				SELECT min(next) FROM delivery WHERE state = 0 AND scheme = 'mailto' AND next IS NOT NULL))`).Scan(&closed, &due, &attempt); err != nil {
 			return err
 		}
 		o.Closed, o.Due, o.Attempt = timeOf(closed), timeOf(due), timeOf(attempt)

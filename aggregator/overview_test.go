@@ -141,20 +141,26 @@ func TestOverviewIndexes(t *testing.T) {
 		`SELECT id FROM delivery v WHERE v.id < 9 AND v.state = 3 AND v.state > 1 ORDER BY v.id DESC LIMIT 5`:                                   "delivery_unsent",
 		`SELECT count(*) FROM delivery WHERE state = 0`:                                                                                         "delivery_",
 	} {
-		rows, err := s.readers.Query(`EXPLAIN QUERY PLAN ` + query)
-		must(t, err)
-		plan := ""
-		for rows.Next() {
-			var id, parent, unused int
-			var detail string
-			must(t, rows.Scan(&id, &parent, &unused, &detail))
-			plan += detail + "\n"
-		}
-		must(t, rows.Err())
-		if !strings.Contains(plan, index) || strings.Contains(plan, "TEMP B-TREE") {
+		if plan := queryPlan(t, s, query); !strings.Contains(plan, index) || strings.Contains(plan, "TEMP B-TREE") {
 			t.Errorf("%s is read by\n%s", query, plan)
 		}
 	}
+}
+
+// queryPlan is how SQLite would run a query.
+func queryPlan(t *testing.T, s *Store, query string) (plan string) {
+	t.Helper()
+	rows, err := s.readers.Query(`EXPLAIN QUERY PLAN ` + query)
+	must(t, err)
+	defer rows.Close()
+	for rows.Next() {
+		var id, parent, unused int
+		var detail string
+		must(t, rows.Scan(&id, &parent, &unused, &detail))
+		plan += detail + "\n"
+	}
+	must(t, rows.Err())
+	return plan
 }
 
 // TestHistory: closed days by their totals, an open one by what is counted.

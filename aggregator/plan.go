@@ -221,16 +221,24 @@ func addDeliveries(tx *sql.Tx, p *Plan, report int64, next, now time.Time) error
 	return add(p.Copy, DeliveryPending, next, time.Time{}, true, "")
 }
 
+// reportColumns are followed by that of the report itself.
+const reportColumns = `r.report_id, r.day, d.name, r.part, r.submitter, r.file_name, r.sender,
+	r.message_id, r.boundary, r.date, r.text`
+
+// columns is where reportColumns and the one after them are read to. Date is the
+// caller's to set.
+func (r *Report) columns(date *sql.NullInt64) []any {
+	return []any{&r.ID, &r.Day, &r.Domain, &r.Part, &r.Submitter, &r.FileName, &r.From,
+		&r.MessageID, &r.Boundary, date, &r.Text, &r.Gzip}
+}
+
 // Report is the report with this report-id. The error is [ErrNoReport] if there
 // is none.
 func (s *Store) Report(ctx context.Context, reportID string) (r Report, err error) {
 	err = s.read(ctx, "reading report "+reportID, func(tx *sql.Tx) error {
 		var date sql.NullInt64
-		err := tx.QueryRow(`SELECT r.report_id, r.day, d.name, r.part, r.submitter, r.file_name, r.sender,
-			r.message_id, r.boundary, r.date, r.text, r.gzip
-			FROM report r JOIN domain d ON d.id = r.domain WHERE r.report_id = +?`, reportID).
-			Scan(&r.ID, &r.Day, &r.Domain, &r.Part, &r.Submitter, &r.FileName, &r.From,
-				&r.MessageID, &r.Boundary, &date, &r.Text, &r.Gzip)
+		err := tx.QueryRow(`SELECT `+reportColumns+`, r.gzip
+			FROM report r JOIN domain d ON d.id = r.domain WHERE r.report_id = +?`, reportID).Scan(r.columns(&date)...)
 		if errors.Is(err, sql.ErrNoRows) {
 			return ErrNoReport
 		}

@@ -92,7 +92,7 @@ type Store struct {
 	// turn is held by the one goroutine that writes. It guards what follows.
 	turn     chan struct{}
 	records  recordMarks
-	lastHost string // that Claim looked at last
+	lastHost map[string]string // that Claim looked at last, by scheme
 }
 
 // Settings of the connections, beside that of setCheckpoint. All are per connection,
@@ -131,7 +131,7 @@ func Open(path string, o Options) (*Store, error) {
 	if err := probe(path); err != nil {
 		return nil, fmt.Errorf("%w: %s", err, path)
 	}
-	s := &Store{path: path, spread: o.Spread, log: o.Logger, turn: make(chan struct{}, 1)}
+	s := &Store{path: path, spread: o.Spread, log: o.Logger, turn: make(chan struct{}, 1), lastHost: map[string]string{}}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
