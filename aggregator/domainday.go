@@ -151,6 +151,9 @@ func aggregate(tx *sql.Tx, day schema.Day, domain int64, part int) ([]schema.Pol
 		if results[i].Policy, err = t.text.Policy(); err != nil {
 			return nil, err
 		}
+		if !t.detailed {
+			continue
+		}
 		if results[i].FailureDetails, err = detailsOf(tx, day, domain, part, t.policy); err != nil {
 			return nil, err
 		}

@@ -1,6 +1,7 @@
 package aggregator
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -96,41 +97,49 @@ func (s *Store) Plan(ctx context.Context, p Plan) error {
 // of plans; nil is success.
 func (s *Store) PlanAll(ctx context.Context, plans []Plan) []error {
 	errs := make([]error, len(plans))
-	err := s.write(ctx, "planning", func(tx *sql.Tx) error {
+	for {
+		culprit, err := s.planTogether(ctx, plans, errs)
+		switch {
+		case err == nil:
+			return errs
+		case culprit >= 0:
+			errs[culprit] = err // and the others once more
+		default:
+			for i := range errs {
+				errs[i] = cmp.Or(errs[i], err)
+			}
+			return errs
+		}
+	}
+}
+
+// planTogether plans in one transaction those that errs has nothing of, and says
+// there why nothing became of one. The error undoes all of it; culprit is the plan
+// that is to blame, or -1.
+func (s *Store) planTogether(ctx context.Context, plans []Plan, errs []error) (culprit int, err error) {
+	culprit = -1
+	err = s.write(ctx, "planning", func(tx *sql.Tx) error {
 		for i := range plans {
-			if errs[i] = plans[i].check(); errs[i] != nil {
+			if errs[i] == nil {
+				errs[i] = plans[i].check()
+			}
+			if errs[i] != nil {
 				continue
 			}
-			if err := s.planAlone(tx, &plans[i], &errs[i]); err != nil {
+			err := s.plan(tx, &plans[i])
+			if f, ok := errors.AsType[fault](err); ok {
+				errs[i] = f
+			} else if err != nil {
+				culprit = i
 				return err
 			}
 		}
 		return nil
 	})
-	if err != nil {
-		for i := range errs {
-			errs[i] = err
-		}
-	}
-	return errs
+	return culprit, err
 }
 
-// planAlone plans p within a transaction that others share. planErr is why
-// nothing became of p; the error, that the transaction cannot go on.
-func (s *Store) planAlone(tx *sql.Tx, p *Plan, planErr *error) error {
-	if _, err := tx.Exec(`SAVEPOINT plan`); err != nil {
-		return err
-	}
-	if err := s.plan(tx, p); err != nil {
-		*planErr = explain(context.Background(), fmt.Sprintf("planning %s of %s", p.DomainDay.Domain, p.DomainDay.Day), err)
-		if _, err := tx.Exec(`ROLLBACK TO plan`); err != nil {
-			return err
-		}
-	}
-	_, err := tx.Exec(`RELEASE plan`)
-	return err
-}
-
+// plan ends the domain-day of p. Where the error is a fault, nothing was changed.
 func (s *Store) plan(tx *sql.Tx, p *Plan) error {
 	dd := p.DomainDay
 	id := s.keys.domain(dd.Domain)

@@ -269,3 +269,18 @@ func TestWords(t *testing.T) {
 		seen[code], seen[word] = true, true
 	}
 }
+
+// TestAggregateSuccessDetails: a session may succeed after a fault, which is
+// reported all the same.
+func TestAggregateSuccessDetails(t *testing.T) {
+	s := newStore(t)
+	c := failure("example.com", 2, schema.CertificateExpired)
+	c.Success, c.Failure = 2, 0
+	record(t, s, c)
+	results, err := s.Aggregate(context.Background(), domainDay(t, s, "example.com"))
+	must(t, err)
+	if len(results) != 1 || results[0].Summary != (schema.Summary{Success: 2}) ||
+		len(results[0].FailureDetails) != 1 || results[0].FailureDetails[0].FailedSessionCount != 2 {
+		t.Errorf("%+v", results)
+	}
+}

@@ -3,6 +3,7 @@ package aggregator
 import (
 	"context"
 	"database/sql"
+	"slices"
 	"time"
 
 	"github.com/tlsrpt-agent/tlsrpt-agent/schema"
@@ -88,6 +89,10 @@ func (s *Store) Suppressions(ctx context.Context, f func(Suppression) error) err
 // Suppressed is those of ruas that no report is mailed to at now, and until when
 // and why.
 func (s *Store) Suppressed(ctx context.Context, ruas []schema.RUA, now time.Time) (in map[schema.RUA]Suppression, err error) {
+	ruas = slices.DeleteFunc(slices.Clone(ruas), func(rua schema.RUA) bool { return rua.Address() == "" })
+	if len(ruas) == 0 {
+		return nil, nil // only addresses are suppressed
+	}
 	err = s.read(ctx, "looking for suppressions", func(tx *sql.Tx) error {
 		for _, rua := range ruas {
 			found, err := suppressionOf(tx, rua.Address())

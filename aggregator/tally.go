@@ -12,19 +12,21 @@ import (
 // tally is a row of the table: the sessions of one policy.
 type tally struct {
 	schema.Summary
-	policy int64
-	text   schema.PolicyText
+	policy   int64
+	text     schema.PolicyText
+	detailed bool // there are details, also of sessions that succeeded
 }
 
 // talliesOf is sorted by text, which begins with the policy type. A part below 0
 // is all that there is for looking.
 func talliesOf(tx *sql.Tx, day schema.Day, domain int64, part int) ([]tally, error) {
-	rows, err := tx.Query(`SELECT t.policy, p.text, sum(t.success), sum(t.failure)
+	rows, err := tx.Query(`SELECT t.policy, p.text, sum(t.success), sum(t.failure),
+			max(EXISTS (SELECT 1 FROM tally_detail f WHERE f.day = t.day AND f.domain = t.domain AND f.part = t.part AND f.policy = t.policy))
 		FROM tally t JOIN policy p ON p.id = t.policy
 		WHERE t.day = +? AND t.domain = +? AND `+ofPart(part)+` GROUP BY t.policy`, day, domain, part)
 	tallies, err := collect(rows, err, func(r *sql.Rows) (t tally, err error) {
 		var text string
-		err = r.Scan(&t.policy, &text, &t.Success, &t.Failure)
+		err = r.Scan(&t.policy, &text, &t.Success, &t.Failure, &t.detailed)
 		t.text = schema.PolicyText(unpack(text))
 		return t, err
 	})
