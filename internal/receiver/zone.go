@@ -292,8 +292,11 @@ func (z *Zone) exists(name string) bool {
 	z.mu.Lock()
 	defer z.mu.Unlock()
 	name = dns.CanonicalName(name)
+	if len(z.records[name]) > 0 { // mostly, and there may be many names
+		return true
+	}
 	for n := range z.records {
-		if n == name || strings.HasSuffix(n, "."+name) {
+		if strings.HasSuffix(n, "."+name) {
 			return true
 		}
 	}
