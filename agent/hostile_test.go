@@ -168,7 +168,7 @@ func (w *hostileWorld) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	case kind == "httpstalls" && try <= 2:
 		w.sent(domain, head.String()+string(body), false)
 		<-r.Context().Done()
-		return
+		panic(http.ErrAbortHandler) // or 200 were sent, which a client that is hanging up may still read
 	case kind == "httpslow":
 		time.Sleep(90 * time.Second)
 		arrived = true
