@@ -64,6 +64,7 @@ type Source struct {
 	o       SourceOptions
 	log     *slog.Logger
 	tail    reader
+	at      []byte // position in the log, of all that was parsed
 	parser  *Parser
 	spans   spans
 	waiting []Session // for what DNS says
@@ -144,6 +145,7 @@ func Open(o SourceOptions) (*Source, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.at = s.tail.Position()
 	return s, nil
 }
 
@@ -223,16 +225,19 @@ func (s *Source) tellDropped() {
 
 // read moves sessions from the log to the counter, and commits.
 func (s *Source) read(ctx context.Context) error {
+	log := readAhead(ctx, s.tail, &s.parser.sieve)
+	defer log.close()
 	for {
 		wait, cancel := context.WithTimeout(ctx, commitInterval)
-		chunk, err := s.tail.Next(wait)
+		next, err := log.next(wait)
 		cancel()
-		s.behind = err == nil && len(chunk) >= catchUpChunk
+		s.behind = err == nil && next.size >= catchUpChunk
 		switch {
 		case ctx.Err() != nil:
 			return nil
 		case err == nil:
-			s.parse(chunk)
+			s.parse(next)
+			log.giveBack(next)
 		case errors.Is(err, io.EOF):
 			if s.o.Past == nil {
 				s.GiveUp()
@@ -252,12 +257,13 @@ func (s *Source) read(ctx context.Context) error {
 	}
 }
 
-// parse reads a chunk of the log.
-func (s *Source) parse(chunk []byte) {
+// parse reads the next portion of the log.
+func (s *Source) parse(next *portion) {
 	s.touch()
-	s.parser.Parse(chunk, s.take)
+	s.parser.read(&next.sifted, s.take)
+	s.at = next.position
 	s.readAt = time.Now()
-	s.spans.read(s.parser, s.tail.Stats().Gaps)
+	s.spans.read(s.parser, next.gaps)
 }
 
 // idle gives up what waited too long, by the clock of the log: lines may come hours
@@ -457,7 +463,7 @@ func (s *Source) commit(ctx context.Context) error {
 // on is the next commit's.
 func (s *Source) begin(ctx context.Context) {
 	s.commits = make(chan error, 1)
-	text, err := cursor{Tail: s.tail.Position(), Parser: s.parser.State(), Waiting: s.waiting, Spans: s.spans.ends()}.encode()
+	text, err := cursor{Tail: s.at, Parser: s.parser.State(), Waiting: s.waiting, Spans: s.spans.ends()}.encode()
 	if err != nil {
 		s.commits <- fmt.Errorf("postfixlog: %s: %w", s.name, err)
 		return
