@@ -11,13 +11,20 @@ import (
 // names keeps what was made of names that come again and again, so that a line
 // costs no allocation. It is a cache: to forget it changes nothing.
 type names struct {
-	texts   table[string]
-	domains table[string]
-	peers   table[*peer]
+	texts      table[string]
+	recipients table[*recipient]
+	peers      table[*peer]
+}
+
+// recipient is the domain of a recipient.
+type recipient struct {
+	logged string   // as in the log
+	domain string   // canonical, "" if it is none
+	known  *tallied // what its last success was counted in, nil if that was forgotten
 }
 
 func newNames() names {
-	return names{newTable[string](), newTable[string](), newTable[*peer]()}
+	return names{newTable[string](), newTable[*recipient](), newTable[*peer]()}
 }
 
 // text is b as a string.
@@ -35,18 +42,20 @@ func (n *names) text(b []byte) string {
 }
 
 // domain is the canonical form of the domain b, "" if it is none.
-func (n *names) domain(b []byte) string {
-	h := n.domains.hash(b)
-	if d, ok := n.domains.find(h, b); ok {
-		return d
+func (n *names) domain(b []byte) string { return n.recipient(b).domain }
+
+// recipient is that of the domain b.
+func (n *names) recipient(b []byte) *recipient {
+	h := n.recipients.hash(b)
+	if r, ok := n.recipients.find(h, b); ok {
+		return r
 	}
-	raw := string(b)
-	d, err := schema.ParseDomain(raw)
-	if err != nil {
-		d = ""
+	r := &recipient{logged: string(b)}
+	if d, err := schema.ParseDomain(r.logged); err == nil {
+		r.domain = d
 	}
-	n.domains.add(h, raw, d)
-	return d
+	n.recipients.add(h, r.logged, r)
+	return r
 }
 
 // peer is whom Postfix talks to: "host[address]:port", or "host[address]" with
@@ -58,22 +67,18 @@ type peer struct {
 	port uint16
 	drop Drop // why no session with it counts, or ""
 
-	logged, domain string // the last domain of a recipient there: as logged, and canonical
+	last *recipient // there, or nil
 }
 
-// domainAt is domain of b, the domain of a recipient whose mail went to at. Most
-// hosts have few.
-func (n *names) domainAt(at *peer, b []byte) string {
+// recipientAt is recipient of b, whose mail went to at. Most hosts have few.
+func (n *names) recipientAt(at *peer, b []byte) *recipient {
 	if at == nil {
-		return n.domain(b)
+		return n.recipient(b)
 	}
-	if at.logged != string(b) || at.logged == "" {
-		at.domain = n.domain(b)
-		if at.logged = at.domain; at.domain != string(b) {
-			at.logged = n.text(b)
-		}
+	if at.last == nil || at.last.logged != string(b) {
+		at.last = n.recipient(b)
 	}
-	return at.domain
+	return at.last
 }
 
 // same reports whether a and b are one address and, where both are known, port.

@@ -313,11 +313,15 @@ func (s *Source) judge(session *Session) bool {
 			return false
 		}
 	}
-	if session.Result == "" && s.again(session, answer, err) {
+	of := session.recipient
+	if of == nil {
+		of = s.parser.names.recipient([]byte(session.Domain))
+	}
+	if session.Result == "" && s.again(session, of, answer, err) {
 		return true
 	}
 	v, drop := verdict(session, answer, err)
-	if drop == "" && !s.known.add(s.counter, v) {
+	if drop == "" && !s.known.add(s.counter, v, of) {
 		drop = DropNoDomain
 	}
 	if drop != "" {
@@ -328,10 +332,10 @@ func (s *Source) judge(session *Session) bool {
 
 // again counts a session like one before, if it succeeded without a policy, as
 // most do. It says what verdict does, and builds nothing.
-func (s *Source) again(session *Session, answer policy.Answer, err error) bool {
+func (s *Source) again(session *Session, of *recipient, answer policy.Answer, err error) bool {
 	p, drop := policyOf(session, answer, err)
 	return drop == "" && p.Type == schema.NoPolicyFound && p.Domain == session.Domain &&
-		s.known.success(schema.DayOf(session.Time), session.Domain, answer.Record)
+		s.known.success(schema.DayOf(session.Time), of, answer.Record)
 }
 
 func (s *Source) drop(why Drop) {

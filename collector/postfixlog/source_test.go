@@ -373,7 +373,8 @@ func TestTallies(t *testing.T) {
 	plain, remembered := &ledger{counts: map[string]int64{}}, &ledger{counts: map[string]int64{}}
 	direct := collector.NewCounter(&positioned{Sink: plain, cursor: []byte("x"), taken: make(chan struct{}, 9)}, "test", collector.CounterOptions{})
 	through := collector.NewCounter(&positioned{Sink: remembered, cursor: []byte("x"), taken: make(chan struct{}, 9)}, "test", collector.CounterOptions{})
-	known := newTallies()
+	known, names := newTallies(), newNames()
+	add := func(s schema.Session) bool { return known.add(through, s, names.recipient([]byte(s.Domain))) }
 	for range 3 {
 		for i, s := range all {
 			c, err := s.Canonical()
@@ -382,7 +383,7 @@ func TestTallies(t *testing.T) {
 			}
 			for range i + 1 {
 				direct.Add(schema.DayOf(c.Time), c)
-				if !known.add(through, s) {
+				if !add(s) {
 					t.Fatalf("not counted: %+v", s)
 				}
 			}
@@ -398,20 +399,21 @@ func TestTallies(t *testing.T) {
 	if !maps.Equal(plain.counts, remembered.counts) || len(plain.counts) < len(all) {
 		t.Errorf("counted:\n%v\nwant\n%v", remembered.counts, plain.counts)
 	}
-	if known.add(through, session("..", none)) {
+	if add(session("..", none)) {
 		t.Error("a session without domain is counted")
 	}
 	const strangers = 2 * maxTallyBytes / tallyKeySize
 	none.Domain = "hot.example.com"
 	hot := session(none.Domain, none)
+	of := names.recipient([]byte(none.Domain))
 	for i := range strangers {
 		domain := fmt.Sprintf("d%d.example.com", i)
-		known.add(through, session(domain, schema.Policy{Type: schema.NoPolicyFound, Domain: domain}))
-		if got := known.success(schema.DayOf(hot.Time), hot.Domain, hot.Record); got != (i > 0) {
+		add(session(domain, schema.Policy{Type: schema.NoPolicyFound, Domain: domain}))
+		if got := known.success(schema.DayOf(hot.Time), of, hot.Record); got != (i > 0) {
 			t.Fatalf("a session is known: %v, after %d of strangers", got, i)
 		}
 		if i == 0 {
-			known.add(through, hot)
+			add(hot)
 		}
 	}
 	if n := len(known.young.successes) + len(known.old.successes); known.bytes > maxTallyBytes || n == 0 || n >= strangers {
