@@ -18,7 +18,6 @@ type names struct {
 
 // recipient is the domain of a recipient.
 type recipient struct {
-	logged string   // as in the log
 	domain string   // canonical, "" if it is none
 	known  *tallied // what its last success was counted in, nil if that was forgotten
 }
@@ -32,12 +31,12 @@ func (n *names) text(b []byte) string {
 	if len(b) == 0 {
 		return ""
 	}
-	h := n.texts.hash(b)
-	if s, ok := n.texts.find(h, b); ok {
+	d := digestOf(b)
+	if s, ok := n.texts.find(d); ok {
 		return s
 	}
 	s := string(b)
-	n.texts.add(h, s, s)
+	n.texts.add(d, s)
 	return s
 }
 
@@ -45,16 +44,17 @@ func (n *names) text(b []byte) string {
 func (n *names) domain(b []byte) string { return n.recipient(b).domain }
 
 // recipient is that of the domain b.
-func (n *names) recipient(b []byte) *recipient {
-	h := n.recipients.hash(b)
-	if r, ok := n.recipients.find(h, b); ok {
+func (n *names) recipient(b []byte) *recipient { return n.recipientOf(digestOf(b), b) }
+
+func (n *names) recipientOf(text digest, b []byte) *recipient {
+	if r, ok := n.recipients.find(text); ok {
 		return r
 	}
-	r := &recipient{logged: string(b)}
-	if d, err := schema.ParseDomain(r.logged); err == nil {
+	r := new(recipient)
+	if d, err := schema.ParseDomain(string(b)); err == nil {
 		r.domain = d
 	}
-	n.recipients.add(h, r.logged, r)
+	n.recipients.add(text, r)
 	return r
 }
 
@@ -67,7 +67,8 @@ type peer struct {
 	port uint16
 	drop Drop // why no session with it counts, or ""
 
-	last *recipient // there, or nil
+	lastText digest     // of the domain of the last recipient there
+	last     *recipient // or nil
 }
 
 // recipientAt is recipient of b, whose mail went to at. Most hosts have few.
@@ -75,8 +76,8 @@ func (n *names) recipientAt(at *peer, b []byte) *recipient {
 	if at == nil {
 		return n.recipient(b)
 	}
-	if at.last == nil || at.last.logged != string(b) {
-		at.last = n.recipient(b)
+	if text := digestOf(b); at.last == nil || at.lastText != text {
+		at.last, at.lastText = n.recipientOf(text, b), text
 	}
 	return at.last
 }
@@ -91,13 +92,12 @@ func (n *names) peer(b []byte) *peer {
 	if len(b) == 0 {
 		return nil
 	}
-	h := n.peers.hash(b)
-	if p, ok := n.peers.find(h, b); ok {
+	d := digestOf(b)
+	if p, ok := n.peers.find(d); ok {
 		return p
 	}
-	raw := string(b)
-	p := parsePeer(raw)
-	n.peers.add(h, raw, p)
+	p := parsePeer(string(b))
+	n.peers.add(d, p)
 	return p
 }
 
