@@ -109,7 +109,7 @@ func (p *Parser) judge(c *process, t *try, kind endKind, at int64) {
 // relay, and names the domain of all attempts of the delivery.
 func (p *Parser) delivery(c *process, at int64, id []byte, d delivery) {
 	c.deliver(p, at, id)
-	peer := c.peer(&p.names, d.relay)
+	peer := p.names.peer(d.relay)
 	c.recipient = p.names.recipientAt(peer, recipientDomain(d.recipient))
 	c.domain = c.recipient.domain
 	c.own = p.own.has(c.mta, id)

@@ -325,14 +325,6 @@ func (c *process) libraryProblem(reason string) {
 	}
 }
 
-// peer is names.peer of b. Most lines are about the peer of the attempt before.
-func (c *process) peer(n *names, b []byte) *peer {
-	if i := len(c.tries) - 1; i >= 0 && c.tries[i].peer != nil && c.tries[i].peer.text == string(b) {
-		return c.tries[i].peer
-	}
-	return n.peer(b)
-}
-
 // notePort remembers the port of peer: some lines name a host without it.
 func (c *process) notePort(peer *peer) {
 	if peer != nil && peer.port != 0 {
