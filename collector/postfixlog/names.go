@@ -18,8 +18,8 @@ type names struct {
 
 // recipient is the domain of a recipient.
 type recipient struct {
-	domain string   // canonical, "" if it is none
-	known  *tallied // what its last success was counted in, nil if that was forgotten
+	domain string  // canonical, "" if it is none
+	known  tallied // what its last success was counted in, without Tally if that was forgotten
 }
 
 func newNames() names {

@@ -416,6 +416,11 @@ func TestTallies(t *testing.T) {
 			add(hot)
 		}
 	}
+	known.forgetOld()
+	known.bytes = maxTallyBytes // and what is asked for now makes the young generation the old one
+	if !known.success(schema.DayOf(hot.Time), of, hot.Record) {
+		t.Fatal("a session is forgotten as it is asked for")
+	}
 	if n := len(known.young.successes) + len(known.old.successes); known.bytes > maxTallyBytes || n == 0 || n >= strangers {
 		t.Errorf("%d sessions remembered, %d bytes", n, known.bytes)
 	}

@@ -22,7 +22,7 @@ type tallies struct {
 // generation is what is remembered. A success is known by its recipient, which
 // spares most sessions a look-up.
 type generation struct {
-	successes []*tallied
+	successes []*recipient
 	failures  map[failureKey]*tallied
 }
 
@@ -30,10 +30,9 @@ type tallied struct {
 	*collector.Tally
 	day        schema.Day
 	record     string
-	of         *recipient // of a success
-	generation int        // that it was last asked for in
-	keys       int        // of a batch
-	batch      int        // that it was counted in last
+	generation int // that it was last asked for in
+	keys       int // of a batch
+	batch      int // that it was counted in last
 }
 
 // failureKey tells failures apart that are counted apart, of those without a
@@ -62,12 +61,12 @@ func (t *tallies) next() {
 // success counts a session that succeeded without a policy. It is false if none
 // like it was added of late, and counts nothing then.
 func (t *tallies) success(day schema.Day, of *recipient, record string) bool {
-	known := of.known
-	if known == nil || known.day != day || known.record != record {
+	known := &of.known
+	if known.Tally == nil || known.day != day || known.record != record {
 		return false
 	}
 	if known.generation != t.number {
-		t.keep(known)
+		t.keepSuccess(of)
 	}
 	t.count(known)
 	return true
@@ -122,8 +121,9 @@ func (t *tallies) add(counter *collector.Counter, s schema.Session, of *recipien
 		t.keep(known)
 		t.young.failures[keyOf(&s)] = known
 	default:
-		known.of, of.known = of, known
-		t.keep(known)
+		of.known = *known
+		known = &of.known
+		t.keepSuccess(of)
 	}
 	t.count(known)
 	return true
@@ -152,23 +152,27 @@ func isPlain(s schema.Session) bool {
 
 // keep puts k into the young generation, which becomes the old one if it is full.
 func (t *tallies) keep(k *tallied) {
+	k.generation = t.number // before others are forgotten
 	size := k.Size() + tallyKeySize
 	if t.bytes += size; t.bytes > maxTallyBytes {
 		t.forgetOld()
 		t.bytes = size
 	}
 	k.generation = t.number
-	if k.of != nil {
-		t.young.successes = append(t.young.successes, k)
-	}
+}
+
+// keepSuccess is keep of what of knows.
+func (t *tallies) keepSuccess(of *recipient) {
+	t.keep(&of.known)
+	t.young.successes = append(t.young.successes, of)
 }
 
 // forgetOld forgets what is in the old generation alone, and begins a young one,
 // which has the room that the old one had grown to.
 func (t *tallies) forgetOld() {
-	for _, k := range t.old.successes {
-		if k.generation < t.number && k.of.known == k {
-			k.of.known = nil
+	for _, of := range t.old.successes {
+		if of.known.generation < t.number {
+			of.known = tallied{}
 		}
 	}
 	clear(t.old.successes)
