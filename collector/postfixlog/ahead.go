@@ -1,6 +1,9 @@
 package postfixlog
 
-import "context"
+import (
+	"context"
+	"sync/atomic"
+)
 
 // ahead reads a log on a goroutine of its own, and sifts it: while the Source
 // counts what is in one chunk, the next ones are made ready on another processor.
@@ -9,6 +12,8 @@ type ahead struct {
 	free  chan *portion
 	err   error // why it ended, once ready is closed
 	stop  context.CancelFunc
+
+	unread *atomic.Int64 // bytes of portions that are not done with
 }
 
 // portion is a chunk of a log, sifted.
@@ -23,9 +28,10 @@ type portion struct {
 // that is being read. Each is about 0.3 MB.
 const portions = 3
 
-// readAhead reads log until it or ctx ends. Nobody else may until close.
-func readAhead(ctx context.Context, log reader, s *sieve) *ahead {
-	a := &ahead{ready: make(chan *portion, portions), free: make(chan *portion, portions)}
+// readAhead reads log until it or ctx ends. Nobody else may until close. It keeps
+// account of the bytes that are read and not yet given back.
+func readAhead(ctx context.Context, log reader, s *sieve, unread *atomic.Int64) *ahead {
+	a := &ahead{ready: make(chan *portion, portions), free: make(chan *portion, portions), unread: unread}
 	for range portions {
 		a.free <- new(portion)
 	}
@@ -51,6 +57,7 @@ func (a *ahead) read(ctx context.Context, log reader, s *sieve) error {
 		}
 		s.sift(&p.sifted, chunk)
 		p.size, p.position, p.gaps = len(chunk), log.Position(), log.Stats().Gaps
+		a.unread.Add(int64(p.size))
 		a.ready <- p
 	}
 }
@@ -69,7 +76,10 @@ func (a *ahead) next(ctx context.Context) (*portion, error) {
 	}
 }
 
-func (a *ahead) giveBack(p *portion) { a.free <- p }
+func (a *ahead) giveBack(p *portion) {
+	a.unread.Add(-int64(p.size))
+	a.free <- p
+}
 
 // close ends the reading, and waits for its end.
 func (a *ahead) close() {

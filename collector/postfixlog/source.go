@@ -10,6 +10,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/tlsrpt-agent/tlsrpt-agent/collector"
@@ -77,6 +78,8 @@ type Source struct {
 	since     time.Time  // of the first line that no commit has; zero: there is none
 	behind    bool       // whether the log was far ahead when it was read last
 	commits   chan error // of the commit under way; nil: there is none
+
+	unread atomic.Int64 // bytes that were read ahead
 
 	mu    sync.Mutex
 	stats SourceStats
@@ -167,6 +170,7 @@ func (s *Source) Stats() SourceStats {
 	st := s.stats
 	st.Dropped = maps.Clone(s.stats.Dropped)
 	st.Tail = s.tail.Stats()
+	st.Tail.Lag += s.unread.Load()
 	return st
 }
 
@@ -225,7 +229,7 @@ func (s *Source) tellDropped() {
 
 // read moves sessions from the log to the counter, and commits.
 func (s *Source) read(ctx context.Context) error {
-	log := readAhead(ctx, s.tail, &s.parser.sieve)
+	log := readAhead(ctx, s.tail, &s.parser.sieve, &s.unread)
 	defer log.close()
 	for {
 		wait, cancel := context.WithTimeout(ctx, commitInterval)
