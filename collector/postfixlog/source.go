@@ -69,10 +69,11 @@ type Source struct {
 	parser  *Parser
 	spans   spans
 	waiting []Session // for what DNS says
+	names   names     // of those that were in the position
 
 	counter   *collector.Counter
 	known     tallies
-	batchKeys int // commitKeys
+	batchKeys int64 // commitKeys
 	sink      *positioned
 	readAt    time.Time  // when the newest line was read; zero: none was
 	since     time.Time  // of the first line that no commit has; zero: there is none
@@ -80,6 +81,7 @@ type Source struct {
 	commits   chan error // of the commit under way; nil: there is none
 
 	unread atomic.Int64 // bytes that were read ahead
+	judged atomic.Bool  // a session that had waited was, since the last commit
 
 	mu    sync.Mutex
 	stats SourceStats
@@ -109,8 +111,9 @@ const (
 	// many again may wait for the commit before: some 30 MB in all.
 	commitKeys = 40_000
 
-	// maxWaiting bounds the sessions that wait for DNS; reading waits for them.
-	maxWaiting = 500
+	// maxWaiting bounds the sessions that wait for DNS; counting waits for them. Those
+	// of the portions under way may come on top, and all have to fit a position.
+	maxWaiting = 300
 
 	// maxHeld is out of reach: a source that can read again loses nothing.
 	maxHeld = 1 << 30
@@ -127,7 +130,7 @@ func Open(o SourceOptions) (*Source, error) {
 	}
 	s := &Source{
 		name: o.Name, o: o, log: cmp.Or(o.Logger, slog.New(slog.DiscardHandler)),
-		waiting: at.Waiting, known: newTallies(), batchKeys: commitKeys, spans: newSpans(at.Spans),
+		waiting: at.Waiting, names: newNames(), known: newTallies(), batchKeys: commitKeys, spans: newSpans(at.Spans),
 	}
 	s.stats.Dropped = map[Drop]int64{}
 	s.parser = NewParser(o.Log)
@@ -227,61 +230,74 @@ func (s *Source) tellDropped() {
 	s.log.Info("sessions were read", "source", s.name, "counted", s.stats.Counted, slog.Group("dropped", reasons...))
 }
 
-// read moves sessions from the log to the counter, and commits.
+// read counts what is in the log, until its end or that of ctx.
 func (s *Source) read(ctx context.Context) error {
+	err := s.move(ctx)
+	switch {
+	case ctx.Err() != nil:
+		return nil
+	case errors.Is(err, io.EOF):
+		if s.o.Past == nil {
+			s.GiveUp()
+		}
+		return s.settleWaiting(ctx)
+	}
+	return fmt.Errorf("postfixlog: %s: %w", s.name, err)
+}
+
+// move moves sessions from the log to the counter, and commits. What is parsed is
+// counted when it returns.
+func (s *Source) move(ctx context.Context) error {
 	log := readAhead(ctx, s.tail, &s.parser.sieve, &s.unread)
 	defer log.close()
+	c := s.startCounting(ctx)
+	defer c.close()
 	for {
 		wait, cancel := context.WithTimeout(ctx, commitInterval)
 		next, err := log.next(wait)
 		cancel()
+		if err != nil && (ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded)) {
+			return err
+		}
 		s.behind = err == nil && next.size >= catchUpChunk
-		switch {
-		case ctx.Err() != nil:
-			return nil
-		case err == nil:
-			s.parse(next)
+		g := <-c.empty
+		if err == nil {
+			s.parse(next, g)
 			log.giveBack(next)
-		case errors.Is(err, io.EOF):
-			if s.o.Past == nil {
-				s.GiveUp()
-			}
-			return s.settleWaiting(ctx)
-		case !errors.Is(err, context.DeadlineExceeded):
-			return fmt.Errorf("postfixlog: %s: %w", s.name, err)
-		default:
-			s.idle()
+		} else {
+			s.idle(g)
 		}
-		s.retry()
-		if err := s.makeRoom(ctx); err != nil {
-			return nil // ctx ended
+		c.work <- g
+		if s.due() {
+			c.rest()
+			s.advance(ctx)
+			c.resume()
 		}
-		s.advance(ctx)
 		s.publish()
 	}
 }
 
 // parse reads the next portion of the log.
-func (s *Source) parse(next *portion) {
+func (s *Source) parse(next *portion, g *gathered) {
 	s.touch()
-	s.parser.read(&next.sifted, s.take)
+	s.parser.read(&next.sifted, g.gather(s.parser))
+	g.read, g.gaps = s.parser.extents(g.read), next.gaps
 	s.at = next.position
 	s.readAt = time.Now()
-	s.spans.read(s.parser, next.gaps)
 }
 
 // idle gives up what waited too long, by the clock of the log: lines may come hours
 // after they were written, from another host or from before an outage.
-func (s *Source) idle() {
+func (s *Source) idle(g *gathered) {
 	if !s.readAt.IsZero() {
-		s.parser.Flush(s.parser.newest().Add(time.Since(s.readAt)), s.take)
+		s.parser.Flush(s.parser.newest().Add(time.Since(s.readAt)), g.gather(s.parser))
 	}
 }
 
 // GiveUp drops the sessions whose last line has not come. Of a Past, whose next
 // part may have it, that is left to the caller, after Run.
 func (s *Source) GiveUp() {
-	s.parser.Flush(time.Now().AddDate(1, 0, 0), s.take)
+	s.parser.Flush(time.Now().AddDate(1, 0, 0), nil)
 	s.publish()
 }
 
@@ -293,14 +309,13 @@ func (s *Source) touch() {
 }
 
 // take judges a session that the parser finished, or has it wait for DNS.
-func (s *Source) take(session *Session) {
-	s.touch()
+func (s *Source) take(session *finished) {
 	if s.note(session) {
 		s.drop(DropCounted)
 		return
 	}
-	if !s.judge(session) {
-		s.waiting = append(s.waiting, *session)
+	if !s.judge(&session.Session) {
+		s.waiting = append(s.waiting, session.Session)
 	}
 }
 
@@ -319,7 +334,7 @@ func (s *Source) judge(session *Session) bool {
 	}
 	of := session.recipient
 	if of == nil {
-		of = s.parser.names.recipient([]byte(session.Domain))
+		of = s.names.recipient([]byte(session.Domain))
 	}
 	if session.Result == "" && s.again(session, of, answer, err) {
 		return true
@@ -356,10 +371,13 @@ func (s *Source) retry() {
 			kept = append(kept, s.waiting[i])
 			continue
 		}
-		s.touch()
+		s.judged.Store(true)
 	}
 	clear(s.waiting[len(kept):])
 	s.waiting = kept
+	s.mu.Lock()
+	s.stats.Waiting = len(s.waiting)
+	s.mu.Unlock()
 }
 
 // makeRoom waits until few enough sessions wait for DNS to fit a position.
@@ -383,17 +401,30 @@ func (s *Source) settleWaiting(ctx context.Context) error {
 	return nil
 }
 
+// due reports whether advance has anything to do.
+func (s *Source) due() bool {
+	return len(s.commits) > 0 || s.ripe() && (s.commits == nil || s.full())
+}
+
 // ripe reports whether it is time for a commit.
 func (s *Source) ripe() bool {
 	interval := commitInterval
 	if s.behind {
 		interval = catchUpInterval
 	}
-	return !s.since.IsZero() && (time.Since(s.since) >= interval || s.full())
+	return s.pending() && (time.Since(s.since) >= interval || s.full())
+}
+
+// pending reports whether there is anything to commit.
+func (s *Source) pending() bool {
+	if s.judged.Load() {
+		s.touch()
+	}
+	return !s.since.IsZero()
 }
 
 // full reports whether no more may wait for a commit.
-func (s *Source) full() bool { return s.known.fresh >= s.batchKeys }
+func (s *Source) full() bool { return s.known.fresh.Load() >= s.batchKeys }
 
 // advance commits while reading goes on. Reading waits for a commit under way
 // once as much is gathered as the next one may have, and for one that failed.
@@ -454,7 +485,7 @@ func (s *Source) commit(ctx context.Context) error {
 			s.touch()
 		}
 	}
-	if s.since.IsZero() {
+	if !s.pending() {
 		return nil
 	}
 	s.begin(ctx)
@@ -479,6 +510,7 @@ func (s *Source) begin(ctx context.Context) {
 	s.sink.cursor, s.sink.spans = text, slices.Concat(s.beginning(), s.spans.list())
 	s.sink.taken = make(chan struct{}, 1)
 	s.since = time.Time{}
+	s.judged.Store(false)
 	s.known.next()
 	done, taken := s.commits, s.sink.taken
 	if st := s.counter.Stats(); st.Counted == st.Committed {
@@ -499,5 +531,4 @@ func (s *Source) publish() {
 	defer s.mu.Unlock()
 	s.stats.Parser = s.parser.Stats()
 	s.stats.Counted = s.counter.Stats().Counted
-	s.stats.Waiting = len(s.waiting)
 }

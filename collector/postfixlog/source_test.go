@@ -275,15 +275,22 @@ func TestSourceOfLateLog(t *testing.T) {
 	s.sink = &positioned{Sink: &ledger{counts: map[string]int64{}}}
 	s.counter = collector.NewCounter(s.sink, s.name, collector.CounterOptions{})
 	defer s.tail.Close()
-	s.idle() // nothing was read yet
+	idle := func() {
+		g := new(gathered)
+		s.idle(g)
+		s.count(t.Context(), g)
+	}
+	idle() // nothing was read yet
 	parse := func(text []byte) {
 		p := new(portion)
 		s.parser.sieve.sift(&p.sifted, text)
-		s.parse(p)
+		g := new(gathered)
+		s.parse(p, g)
+		s.count(t.Context(), g)
 	}
 	for range 2000 {
 		parse(log.Append(nil))
-		s.idle()
+		idle()
 	}
 	parse(log.AppendRest(nil))
 	if got, want := s.counter.Stats().Counted, log.Stats().Sessions; got != want {
@@ -295,7 +302,7 @@ func TestSourceOfLateLog(t *testing.T) {
 		parse(log.Append(nil))
 	}
 	s.readAt = time.Now().Add(-2 * time.Hour)
-	s.idle()
+	idle()
 	if n := len(s.parser.processes); n > 0 {
 		t.Errorf("%d processes are not forgotten after two hours of silence", n)
 	}
@@ -317,7 +324,7 @@ func writeLog(t *testing.T, log *loggen.Log, lines int) string {
 }
 
 // openLog opens a finished log, for batches of so many keys.
-func openLog(t *testing.T, path string, keys int) *Source {
+func openLog(t *testing.T, path string, keys int64) *Source {
 	t.Helper()
 	s, err := Open(SourceOptions{Name: "test", Tail: tail.Options{Path: path}, Log: Options{Location: time.UTC}})
 	if err != nil {
@@ -388,8 +395,8 @@ func TestTallies(t *testing.T) {
 				}
 			}
 		}
-		if known.fresh < len(all) {
-			t.Errorf("%d keys, want at least %d", known.fresh, len(all))
+		if known.fresh.Load() < int64(len(all)) {
+			t.Errorf("%d keys, want at least %d", known.fresh.Load(), len(all))
 		}
 		if err := errors.Join(direct.Flush(t.Context()), through.Flush(t.Context())); err != nil {
 			t.Fatal(err)
@@ -445,7 +452,7 @@ func TestRipe(t *testing.T) {
 		}
 	}
 	s := &Source{since: time.Now(), behind: true, batchKeys: 1}
-	if s.known.fresh = 1; !s.ripe() {
+	if s.known.fresh.Store(1); !s.ripe() {
 		t.Error("a full batch waits")
 	}
 }

@@ -1,6 +1,8 @@
 package postfixlog
 
 import (
+	"sync/atomic"
+
 	"github.com/tlsrpt-agent/tlsrpt-agent/collector"
 	"github.com/tlsrpt-agent/tlsrpt-agent/schema"
 )
@@ -15,8 +17,8 @@ type tallies struct {
 	number     int // of young
 	bytes      int // of young
 
-	batch int // grows from commit to commit
-	fresh int // keys that the present batch has at most
+	batch int          // grows from commit to commit
+	fresh atomic.Int64 // keys that the present batch has at most; for any goroutine
 }
 
 // generation is what is remembered. A success is known by its recipient, which
@@ -30,9 +32,9 @@ type tallied struct {
 	*collector.Tally
 	day        schema.Day
 	record     string
-	generation int // that it was last asked for in
-	keys       int // of a batch
-	batch      int // that it was counted in last
+	generation int   // that it was last asked for in
+	keys       int64 // of a batch
+	batch      int   // that it was counted in last
 }
 
 // failureKey tells failures apart that are counted apart, of those without a
@@ -55,7 +57,7 @@ func newGeneration() generation { return generation{failures: make(map[failureKe
 // next says that what is counted from now on is another batch.
 func (t *tallies) next() {
 	t.batch++
-	t.fresh = 0
+	t.fresh.Store(0)
 }
 
 // success counts a session that succeeded without a policy. It is false if none
@@ -113,7 +115,7 @@ func (t *tallies) add(counter *collector.Counter, s schema.Session, of *recipien
 	day := schema.DayOf(s.Time)
 	known := &tallied{
 		Tally: counter.Tally(day, c), day: day, record: s.Record,
-		keys: 1 + len(s.Results[0].Details), batch: -1,
+		keys: int64(1 + len(s.Results[0].Details)), batch: -1,
 	}
 	switch {
 	case !plain:
@@ -132,7 +134,7 @@ func (t *tallies) add(counter *collector.Counter, s schema.Session, of *recipien
 func (t *tallies) count(k *tallied) {
 	if k.batch != t.batch {
 		k.batch = t.batch
-		t.fresh += k.keys
+		t.fresh.Add(k.keys)
 	}
 	k.Add()
 }
