@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/tlsrpt-agent/tlsrpt-agent/collector/tail"
+	"github.com/tlsrpt-agent/tlsrpt-agent/internal/loggen"
 )
 
 // numbered is a log whose chunk n has the number n in it, and ends at position n.
@@ -96,5 +97,54 @@ func TestAheadEnds(t *testing.T) {
 	}
 	if !errors.Is(a.err, errDisk) {
 		t.Errorf("reading ended with %v", a.err)
+	}
+}
+
+// ending is a log whose last chunk comes as the context ends.
+type ending struct {
+	numbered
+	chunks [2][]byte
+	end    context.CancelFunc
+}
+
+func (l *ending) Next(ctx context.Context) ([]byte, error) {
+	if l.n == len(l.chunks) {
+		return nil, context.Cause(ctx)
+	}
+	if l.n++; l.n == len(l.chunks) {
+		l.end()
+	}
+	return l.chunks[l.n-1], nil
+}
+
+// TestSourceEndsWithChunk: what was read as the context ended is counted, or is not
+// part of the position.
+func TestSourceEndsWithChunk(t *testing.T) {
+	log := loggen.New(loggen.Options{Seed: 4, Domains: 5})
+	l, sessions := &ending{}, map[string]int64{"0": 0}
+	for i := range l.chunks {
+		for range 100 {
+			l.chunks[i] = log.Append(l.chunks[i])
+		}
+		l.chunks[i] = log.AppendRest(l.chunks[i])
+		sessions[strconv.Itoa(i+1)] = log.Stats().Sessions
+	}
+	path := writeLog(t, loggen.New(loggen.Options{}), 0)
+	for range 50 {
+		ctx, end := context.WithCancel(t.Context())
+		s := openLog(t, path, commitKeys)
+		s.tail.Close()
+		s.tail = &ending{chunks: l.chunks, end: end}
+		stored := &ledger{counts: map[string]int64{}}
+		if err := s.Run(ctx, stored); err != nil {
+			t.Fatal(err)
+		}
+		at, err := decodeCursor(stored.cursor)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := s.Stats().Counted; len(at.Tail) > 0 && n != sessions[string(at.Tail)] {
+			t.Fatalf("%d sessions are counted, the position is %s, where %d end", n, at.Tail, sessions[string(at.Tail)])
+		}
 	}
 }
