@@ -109,8 +109,9 @@ func (p *Parser) judge(c *process, t *try, kind endKind, at int64) {
 // relay, and names the domain of all attempts of the delivery.
 func (p *Parser) delivery(c *process, at int64, id []byte, d delivery) {
 	c.deliver(p, at, id)
-	peer := c.peer(&p.names, d.relay)
-	c.domain = p.names.domainAt(peer, recipientDomain(d.recipient))
+	peer := p.names.peer(d.relay)
+	c.recipient = p.names.recipientAt(peer, recipientDomain(d.recipient))
+	c.domain = c.recipient.domain
 	c.own = p.own.has(c.mta, id)
 
 	// "relay=none" names the port of the last attempt in its text.
@@ -350,6 +351,7 @@ func (p *Parser) fill(c *process, t *try) {
 		QueueID:    string(c.message[:c.idLen]),
 		Native:     t.native,
 		NativeLost: t.native && t.lost,
+		recipient:  c.recipient,
 	}
 	if t.peer != nil {
 		s.IP, s.Port = t.peer.ip, t.peer.port

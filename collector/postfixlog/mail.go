@@ -66,7 +66,7 @@ func isShort(id []byte) bool {
 // "QUEUEID: removed". It is false for other lines.
 func (p *Parser) mailLine(m *mta, at int64, id, text []byte) bool {
 	switch {
-	case p.isOwnSender(text), isOwnMessageID(text):
+	case p.sieve.isOwnSender(text), isOwnMessageID(text):
 		p.own.add(ownKey(m, id))
 	case string(text) == "removed":
 		if len(p.own.ids) > 0 {
@@ -82,8 +82,8 @@ func (p *Parser) mailLine(m *mta, at int64, id, text []byte) bool {
 }
 
 // isOwnSender reports whether a text is "from=<one of Options.Senders>, ...".
-func (p *Parser) isOwnSender(text []byte) bool {
-	if len(p.senders) == 0 {
+func (s *sieve) isOwnSender(text []byte) bool {
+	if len(s.senders) == 0 {
 		return false
 	}
 	text, ok := cut(text, "from=<")
@@ -91,7 +91,7 @@ func (p *Parser) isOwnSender(text []byte) bool {
 		return false
 	}
 	end := bytes.IndexByte(text, '>')
-	return end >= 0 && slices.ContainsFunc(p.senders, func(s string) bool { return isLowered(text[:end], s) })
+	return end >= 0 && slices.ContainsFunc(s.senders, func(one string) bool { return isLowered(text[:end], one) })
 }
 
 // isLowered reports whether b in lower case is s.

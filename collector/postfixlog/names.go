@@ -11,13 +11,19 @@ import (
 // names keeps what was made of names that come again and again, so that a line
 // costs no allocation. It is a cache: to forget it changes nothing.
 type names struct {
-	texts   table[string]
-	domains table[string]
-	peers   table[*peer]
+	texts      table[string]
+	recipients table[*recipient]
+	peers      table[*peer]
+}
+
+// recipient is the domain of a recipient.
+type recipient struct {
+	domain string  // canonical, "" if it is none
+	known  tallied // what its last success was counted in, without Tally if that was forgotten
 }
 
 func newNames() names {
-	return names{newTable[string](), newTable[string](), newTable[*peer]()}
+	return names{newTable[string](), newTable[*recipient](), newTable[*peer]()}
 }
 
 // text is b as a string.
@@ -25,28 +31,31 @@ func (n *names) text(b []byte) string {
 	if len(b) == 0 {
 		return ""
 	}
-	h := n.texts.hash(b)
-	if s, ok := n.texts.find(h, b); ok {
+	d := digestOf(b)
+	if s, ok := n.texts.find(d); ok {
 		return s
 	}
 	s := string(b)
-	n.texts.add(h, s, s)
+	n.texts.add(d, s)
 	return s
 }
 
 // domain is the canonical form of the domain b, "" if it is none.
-func (n *names) domain(b []byte) string {
-	h := n.domains.hash(b)
-	if d, ok := n.domains.find(h, b); ok {
-		return d
+func (n *names) domain(b []byte) string { return n.recipient(b).domain }
+
+// recipient is that of the domain b.
+func (n *names) recipient(b []byte) *recipient { return n.recipientOf(digestOf(b), b) }
+
+func (n *names) recipientOf(text digest, b []byte) *recipient {
+	if r, ok := n.recipients.find(text); ok {
+		return r
 	}
-	raw := string(b)
-	d, err := schema.ParseDomain(raw)
-	if err != nil {
-		d = ""
+	r := new(recipient)
+	if d, err := schema.ParseDomain(string(b)); err == nil {
+		r.domain = d
 	}
-	n.domains.add(h, raw, d)
-	return d
+	n.recipients.add(text, r)
+	return r
 }
 
 // peer is whom Postfix talks to: "host[address]:port", or "host[address]" with
@@ -58,22 +67,19 @@ type peer struct {
 	port uint16
 	drop Drop // why no session with it counts, or ""
 
-	logged, domain string // the last domain of a recipient there: as logged, and canonical
+	lastText digest     // of the domain of the last recipient there
+	last     *recipient // or nil
 }
 
-// domainAt is domain of b, the domain of a recipient whose mail went to at. Most
-// hosts have few.
-func (n *names) domainAt(at *peer, b []byte) string {
+// recipientAt is recipient of b, whose mail went to at. Most hosts have few.
+func (n *names) recipientAt(at *peer, b []byte) *recipient {
 	if at == nil {
-		return n.domain(b)
+		return n.recipient(b)
 	}
-	if at.logged != string(b) || at.logged == "" {
-		at.domain = n.domain(b)
-		if at.logged = at.domain; at.domain != string(b) {
-			at.logged = n.text(b)
-		}
+	if text := digestOf(b); at.last == nil || at.lastText != text {
+		at.last, at.lastText = n.recipientOf(text, b), text
 	}
-	return at.domain
+	return at.last
 }
 
 // same reports whether a and b are one address and, where both are known, port.
@@ -86,13 +92,12 @@ func (n *names) peer(b []byte) *peer {
 	if len(b) == 0 {
 		return nil
 	}
-	h := n.peers.hash(b)
-	if p, ok := n.peers.find(h, b); ok {
+	d := digestOf(b)
+	if p, ok := n.peers.find(d); ok {
 		return p
 	}
-	raw := string(b)
-	p := parsePeer(raw)
-	n.peers.add(h, raw, p)
+	p := parsePeer(string(b))
+	n.peers.add(d, p)
 	return p
 }
 

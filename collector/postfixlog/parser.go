@@ -1,7 +1,6 @@
 package postfixlog
 
 import (
-	"bytes"
 	"strings"
 	"time"
 )
@@ -47,7 +46,7 @@ type Parser struct {
 	options  Options
 	anyone   bool // options.Instance is "*"
 	location *time.Location
-	senders  []string // in lower case
+	sieve    sieve
 
 	clock     clock
 	names     names
@@ -62,6 +61,7 @@ type Parser struct {
 	session Session // what emit is given
 	json    [2]jsonLine
 	key     []byte // scratch: the key of a process
+	sifted  sifted // scratch: of a chunk
 	stats   Stats
 }
 
@@ -79,7 +79,7 @@ func NewParser(o Options) *Parser {
 		p.options.Latest = time.Now
 	}
 	for _, s := range o.Senders {
-		p.senders = append(p.senders, strings.ToLower(s))
+		p.sieve.senders = append(p.sieve.senders, strings.ToLower(s))
 	}
 	p.stats.Dropped = make(map[Drop]int64)
 	p.stats.NativeLost = make(map[string]int64)
@@ -102,17 +102,23 @@ func (p *Parser) reset() {
 // is called for each session that is complete, in the order of the lines that
 // completed them. The *Session is valid during the call.
 func (p *Parser) Parse(chunk []byte, emit func(*Session)) {
+	p.sieve.sift(&p.sifted, chunk)
+	p.read(&p.sifted, emit)
+}
+
+// read is Parse of a chunk that was sifted.
+func (p *Parser) read(s *sifted, emit func(*Session)) {
 	p.emit = emit
-	for len(chunk) > 0 {
-		line := chunk
-		if i := bytes.IndexByte(chunk, '\n'); i >= 0 {
-			line, chunk = chunk[:i], chunk[i+1:]
+	for i := range s.lines {
+		l := &s.lines[i]
+		if line := s.text[l.from:l.to]; l.parts.program == other {
+			p.line(line, wrapping{})
 		} else {
-			chunk = nil
+			p.splitLine(line, l.parts, 0)
 		}
-		p.stats.Lines++
-		p.line(line, wrapping{})
 	}
+	p.stats.Lines += s.all
+	p.stats.NoPrefix += s.naked
 	p.emit = nil
 }
 

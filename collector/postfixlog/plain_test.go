@@ -33,7 +33,7 @@ func (p plainReader) read(b []byte) {
 		return
 	}
 	prog, message := programOf(m[1]), m[3]
-	if !p.matters(prog, message) {
+	if !p.sieve.matters(prog, message) || prog == qmgr && isRemoval(message) && !p.mayBeOwn(message) {
 		p.checkIgnored(prog, message)
 		return
 	}

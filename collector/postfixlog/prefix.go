@@ -70,10 +70,7 @@ type wrapping struct {
 // line reads one line, whatever its format. Each kind of prefix shows by its
 // first byte.
 func (p *Parser) line(b []byte, in wrapping) {
-	if n := len(b); n > 0 && b[n-1] == '\r' {
-		b = b[:n-1]
-	}
-	if len(b) == 0 {
+	if b = withoutReturn(b); len(b) == 0 {
 		return
 	}
 	switch c := b[0]; {
@@ -96,25 +93,22 @@ func (p *Parser) line(b []byte, in wrapping) {
 	}
 }
 
-// plainLine reads "TIME HOST TAG[PID]: MESSAGE". The first '[' is the end of the
-// tag, so most lines are known not to matter before anything else is read. at is
-// the time if a wrapper said it, else 0.
+// plainLine reads "TIME HOST TAG[PID]: MESSAGE". at is the time if a wrapper said
+// it, else 0.
 func (p *Parser) plainLine(b []byte, at int64) {
-	i := bytes.IndexByte(b, '[')
-	if i < 0 {
-		return
+	found, matters := p.sieve.split(b)
+	switch {
+	case matters:
+		p.splitLine(b, found, at)
+	case found.program == other && isNaked(b):
+		p.stats.NoPrefix++
 	}
-	prog := programOf(b[:i])
-	if prog == other {
-		p.noteNaked(b, i)
-		return
-	}
-	pid, ok := pidLength(b[i+1:])
-	if !ok {
-		return
-	}
-	message := b[i+1+pid+len("]: "):]
-	if !p.matters(prog, message) {
+}
+
+// splitLine reads a line whose parts are known.
+func (p *Parser) splitLine(b []byte, found parts, at int64) {
+	message := b[found.message:]
+	if found.program == qmgr && isRemoval(message) && !p.mayBeOwn(message) {
 		return
 	}
 	t, rest, ok := p.clock.read(b)
@@ -126,17 +120,22 @@ func (p *Parser) plainLine(b []byte, at int64) {
 		at = t
 	}
 	start := len(b) - len(rest)
-	if start > i {
+	if start > found.tag {
 		return
 	}
-	e := entry{at: at, program: prog, message: message}
-	end := i + 1 + pid
-	if e.process = p.busyProcess(b[start:end]); e.process != nil {
-		e.key = b[end-len(e.process.key) : end]
+	e := entry{at: at, program: found.program, message: message}
+	if e.process = p.busyProcess(b[start:found.pid]); e.process != nil {
+		e.key = b[found.pid-len(e.process.key) : found.pid]
 	} else {
-		e.key = b[start+hostStart(b[start:i]) : end]
+		e.key = b[start+hostStart(b[start:found.tag]) : found.pid]
 	}
 	p.entry(e)
+}
+
+// mayBeOwn reports whether the removal of a message can change anything: it is a
+// report of ours, or its queue id may come again.
+func (p *Parser) mayBeOwn(removal []byte) bool {
+	return len(p.own.ids) > 0 || isShort(removal[:len(removal)-len(": removed")])
 }
 
 // hostStart is where the name of the host begins in what is between time and
@@ -153,49 +152,6 @@ func pidLength(b []byte) (int, bool) {
 		n++
 	}
 	return n, n > 0 && n <= 10 && hasPrefix(b[n:], "]: ")
-}
-
-// matters reports whether a message may matter. All of clients do. Most of qmgr
-// and cleanup do not, and are known by the text after the queue id.
-func (p *Parser) matters(prog program, m []byte) bool {
-	switch prog {
-	case qmgr:
-		if hasSuffix(m, ": removed") {
-			return len(p.own.ids) > 0 || isShort(m[:len(m)-len(": removed")])
-		}
-		return p.isOwnSender(afterColon(m)) && hasQueueID(m)
-	case cleanup:
-		return isOwnMessageID(afterColon(m)) && hasQueueID(m)
-	case master:
-		return isStart(m)
-	}
-	return true
-}
-
-// afterColon is what comes after the first ": ", nil if that is not there.
-func afterColon(m []byte) []byte {
-	if i := bytes.IndexByte(m, ':'); i >= 0 && i+1 < len(m) && m[i+1] == ' ' {
-		return m[i+2:]
-	}
-	return nil
-}
-
-func hasQueueID(m []byte) bool {
-	_, _, ok := cutQueueID(m)
-	return ok
-}
-
-// noteNaked counts a line that is a message of smtp(8) without prefix. The first
-// '[' of b is at i; after a prefix it would be that of the pid.
-func (p *Parser) noteNaked(b []byte, i int) {
-	switch b[0] {
-	case 'A', 'T', 'U', 'V', 'S', 's', 'C', 'c':
-		if hasPrefix(b, "SSL_connect error to ") ||
-			bytes.Contains(b[:i], []byte(" TLS connection established to ")) ||
-			bytes.Contains(b[:i], []byte("certificate verification failed for ")) {
-			p.stats.NoPrefix++
-		}
-	}
 }
 
 // unwrapCRI takes "2026-11-23T10:27:35.123456789Z stdout F " off a line of a

@@ -23,13 +23,14 @@ type process struct {
 	logged   *bool // of mta: TLS lines of the instance were seen
 	seen     int64 // nanoseconds, of the last line
 
-	message [24]byte // queue id of the delivery
-	idLen   int
-	own     bool   // the message is a report of ours
-	domain  string // of the recipient before, "" before the first
-	port    uint16 // the last one used, 0 before the first
-	noTLS   bool   // this delivery was told not to use TLS
-	noNext  bool   // the next one is
+	message   [24]byte // queue id of the delivery
+	idLen     int
+	own       bool       // the message is a report of ours
+	domain    string     // of the recipient before, "" before the first
+	recipient *recipient // of domain, or nil
+	port      uint16     // the last one used, 0 before the first
+	noTLS     bool       // this delivery was told not to use TLS
+	noNext    bool       // the next one is
 
 	tries    []try // oldest first
 	findings []finding
@@ -209,7 +210,7 @@ func (c *process) deliver(p *Parser, at int64, id []byte) {
 		}
 		c.tries = keep
 		c.idLen = copy(c.message[:], id)
-		c.domain = ""
+		c.domain, c.recipient = "", nil
 		c.own = false
 		c.noTLS = false
 	}
@@ -322,14 +323,6 @@ func (c *process) libraryProblem(reason string) {
 			t.reason = reason
 		}
 	}
-}
-
-// peer is names.peer of b. Most lines are about the peer of the attempt before.
-func (c *process) peer(n *names, b []byte) *peer {
-	if i := len(c.tries) - 1; i >= 0 && c.tries[i].peer != nil && c.tries[i].peer.text == string(b) {
-		return c.tries[i].peer
-	}
-	return n.peer(b)
 }
 
 // notePort remembers the port of peer: some lines name a host without it.

@@ -66,6 +66,8 @@ type Session struct {
 	// Native says that Postfix gave the event to libtlsrpt (3.10 and newer).
 	// NativeLost says that it said it could not: nobody else counts this session.
 	Native, NativeLost bool
+
+	recipient *recipient // whose domain it is; nil: to be looked up
 }
 
 // Outcome says how a negotiation ended.

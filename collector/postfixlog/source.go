@@ -10,6 +10,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/tlsrpt-agent/tlsrpt-agent/collector"
@@ -64,18 +65,23 @@ type Source struct {
 	o       SourceOptions
 	log     *slog.Logger
 	tail    reader
+	at      []byte // position in the log, of all that was parsed
 	parser  *Parser
 	spans   spans
 	waiting []Session // for what DNS says
+	names   names     // of those that were in the position
 
 	counter   *collector.Counter
 	known     tallies
-	batchKeys int // commitKeys
+	batchKeys int64 // commitKeys
 	sink      *positioned
 	readAt    time.Time  // when the newest line was read; zero: none was
 	since     time.Time  // of the first line that no commit has; zero: there is none
 	behind    bool       // whether the log was far ahead when it was read last
 	commits   chan error // of the commit under way; nil: there is none
+
+	unread atomic.Int64 // bytes that were read ahead
+	judged atomic.Bool  // a session that had waited was, since the last commit
 
 	mu    sync.Mutex
 	stats SourceStats
@@ -105,8 +111,9 @@ const (
 	// many again may wait for the commit before: some 30 MB in all.
 	commitKeys = 40_000
 
-	// maxWaiting bounds the sessions that wait for DNS; reading waits for them.
-	maxWaiting = 500
+	// maxWaiting bounds the sessions that wait for DNS; counting waits for them. Those
+	// of the portions under way may come on top, and all have to fit a position.
+	maxWaiting = 300
 
 	// maxHeld is out of reach: a source that can read again loses nothing.
 	maxHeld = 1 << 30
@@ -123,7 +130,7 @@ func Open(o SourceOptions) (*Source, error) {
 	}
 	s := &Source{
 		name: o.Name, o: o, log: cmp.Or(o.Logger, slog.New(slog.DiscardHandler)),
-		waiting: at.Waiting, known: newTallies(), batchKeys: commitKeys, spans: newSpans(at.Spans),
+		waiting: at.Waiting, names: newNames(), known: newTallies(), batchKeys: commitKeys, spans: newSpans(at.Spans),
 	}
 	s.stats.Dropped = map[Drop]int64{}
 	s.parser = NewParser(o.Log)
@@ -144,6 +151,7 @@ func Open(o SourceOptions) (*Source, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.at = s.tail.Position()
 	return s, nil
 }
 
@@ -165,6 +173,7 @@ func (s *Source) Stats() SourceStats {
 	st := s.stats
 	st.Dropped = maps.Clone(s.stats.Dropped)
 	st.Tail = s.tail.Stats()
+	st.Tail.Lag += s.unread.Load()
 	return st
 }
 
@@ -221,57 +230,74 @@ func (s *Source) tellDropped() {
 	s.log.Info("sessions were read", "source", s.name, "counted", s.stats.Counted, slog.Group("dropped", reasons...))
 }
 
-// read moves sessions from the log to the counter, and commits.
+// read counts what is in the log, until its end or that of ctx.
 func (s *Source) read(ctx context.Context) error {
+	err := s.move(ctx)
+	switch {
+	case ctx.Err() != nil:
+		return nil
+	case errors.Is(err, io.EOF):
+		if s.o.Past == nil {
+			s.GiveUp()
+		}
+		return s.settleWaiting(ctx)
+	}
+	return fmt.Errorf("postfixlog: %s: %w", s.name, err)
+}
+
+// move moves sessions from the log to the counter, and commits. What is parsed is
+// counted when it returns.
+func (s *Source) move(ctx context.Context) error {
+	log := readAhead(ctx, s.tail, &s.parser.sieve, &s.unread)
+	defer log.close()
+	c := s.startCounting(ctx)
+	defer c.close()
 	for {
 		wait, cancel := context.WithTimeout(ctx, commitInterval)
-		chunk, err := s.tail.Next(wait)
+		next, err := log.next(wait)
 		cancel()
-		s.behind = err == nil && len(chunk) >= catchUpChunk
-		switch {
-		case ctx.Err() != nil:
-			return nil
-		case err == nil:
-			s.parse(chunk)
-		case errors.Is(err, io.EOF):
-			if s.o.Past == nil {
-				s.GiveUp()
-			}
-			return s.settleWaiting(ctx)
-		case !errors.Is(err, context.DeadlineExceeded):
-			return fmt.Errorf("postfixlog: %s: %w", s.name, err)
-		default:
-			s.idle()
+		if err != nil && (ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded)) {
+			return err
 		}
-		s.retry()
-		if err := s.makeRoom(ctx); err != nil {
-			return nil // ctx ended
+		s.behind = err == nil && next.size >= catchUpChunk
+		g := <-c.empty
+		if err == nil {
+			s.parse(next, g)
+			log.giveBack(next)
+		} else {
+			s.idle(g)
 		}
-		s.advance(ctx)
+		c.work <- g
+		if s.due() {
+			c.rest()
+			s.advance(ctx)
+			c.resume()
+		}
 		s.publish()
 	}
 }
 
-// parse reads a chunk of the log.
-func (s *Source) parse(chunk []byte) {
+// parse reads the next portion of the log.
+func (s *Source) parse(next *portion, g *gathered) {
 	s.touch()
-	s.parser.Parse(chunk, s.take)
+	s.parser.read(&next.sifted, g.gather(s.parser))
+	g.read, g.gaps = s.parser.extents(g.read), next.gaps
+	s.at = next.position
 	s.readAt = time.Now()
-	s.spans.read(s.parser, s.tail.Stats().Gaps)
 }
 
 // idle gives up what waited too long, by the clock of the log: lines may come hours
 // after they were written, from another host or from before an outage.
-func (s *Source) idle() {
+func (s *Source) idle(g *gathered) {
 	if !s.readAt.IsZero() {
-		s.parser.Flush(s.parser.newest().Add(time.Since(s.readAt)), s.take)
+		s.parser.Flush(s.parser.newest().Add(time.Since(s.readAt)), g.gather(s.parser))
 	}
 }
 
 // GiveUp drops the sessions whose last line has not come. Of a Past, whose next
 // part may have it, that is left to the caller, after Run.
 func (s *Source) GiveUp() {
-	s.parser.Flush(time.Now().AddDate(1, 0, 0), s.take)
+	s.parser.Flush(time.Now().AddDate(1, 0, 0), nil)
 	s.publish()
 }
 
@@ -282,91 +308,9 @@ func (s *Source) touch() {
 	}
 }
 
-// take judges a session that the parser finished, or has it wait for DNS.
-func (s *Source) take(session *Session) {
-	s.touch()
-	if s.note(session) {
-		s.drop(DropCounted)
-		return
-	}
-	if !s.judge(session) {
-		s.waiting = append(s.waiting, *session)
-	}
-}
-
-// judge counts or drops a session. It is false if DNS has yet to answer.
-func (s *Source) judge(session *Session) bool {
-	if s.o.Native && session.Native && !session.NativeLost {
-		s.drop(DropNative)
-		return true
-	}
-	var answer policy.Answer
-	var err error
-	if s.o.Finder != nil {
-		if answer, err = s.o.Finder.Find(session.Domain, session.MX); errors.Is(err, policy.ErrPending) {
-			return false
-		}
-	}
-	if session.Result == "" && s.again(session, answer, err) {
-		return true
-	}
-	v, drop := verdict(session, answer, err)
-	if drop == "" && !s.known.add(s.counter, v) {
-		drop = DropNoDomain
-	}
-	if drop != "" {
-		s.drop(drop)
-	}
-	return true
-}
-
-// again counts a session like one before, if it succeeded without a policy, as
-// most do. It says what verdict does, and builds nothing.
-func (s *Source) again(session *Session, answer policy.Answer, err error) bool {
-	p, drop := policyOf(session, answer, err)
-	return drop == "" && p.Type == schema.NoPolicyFound && p.Domain == session.Domain &&
-		s.known.success(schema.DayOf(session.Time), session.Domain, answer.Record)
-}
-
-func (s *Source) drop(why Drop) {
-	s.mu.Lock()
-	s.stats.Dropped[why]++
-	s.mu.Unlock()
-}
-
-// retry judges the sessions that wait for DNS.
-func (s *Source) retry() {
-	kept := s.waiting[:0]
-	for i := range s.waiting {
-		if !s.judge(&s.waiting[i]) {
-			kept = append(kept, s.waiting[i])
-			continue
-		}
-		s.touch()
-	}
-	clear(s.waiting[len(kept):])
-	s.waiting = kept
-}
-
-// makeRoom waits until few enough sessions wait for DNS to fit a position.
-func (s *Source) makeRoom(ctx context.Context) error {
-	for len(s.waiting) > maxWaiting {
-		if err := s.o.Finder.Wait(ctx); err != nil {
-			return err
-		}
-		s.retry()
-	}
-	return ctx.Err()
-}
-
-// settleWaiting judges all sessions that wait, at the end of a log.
-func (s *Source) settleWaiting(ctx context.Context) error {
-	for s.retry(); len(s.waiting) > 0; s.retry() {
-		if err := s.o.Finder.Wait(ctx); err != nil {
-			return nil // they are in the position
-		}
-	}
-	return nil
+// due reports whether advance has anything to do.
+func (s *Source) due() bool {
+	return len(s.commits) > 0 || s.ripe() && (s.commits == nil || s.full())
 }
 
 // ripe reports whether it is time for a commit.
@@ -375,11 +319,19 @@ func (s *Source) ripe() bool {
 	if s.behind {
 		interval = catchUpInterval
 	}
-	return !s.since.IsZero() && (time.Since(s.since) >= interval || s.full())
+	return s.pending() && (time.Since(s.since) >= interval || s.full())
+}
+
+// pending reports whether there is anything to commit.
+func (s *Source) pending() bool {
+	if s.judged.Load() {
+		s.touch()
+	}
+	return !s.since.IsZero()
 }
 
 // full reports whether no more may wait for a commit.
-func (s *Source) full() bool { return s.known.fresh >= s.batchKeys }
+func (s *Source) full() bool { return s.known.fresh.Load() >= s.batchKeys }
 
 // advance commits while reading goes on. Reading waits for a commit under way
 // once as much is gathered as the next one may have, and for one that failed.
@@ -440,7 +392,7 @@ func (s *Source) commit(ctx context.Context) error {
 			s.touch()
 		}
 	}
-	if s.since.IsZero() {
+	if !s.pending() {
 		return nil
 	}
 	s.begin(ctx)
@@ -457,7 +409,7 @@ func (s *Source) commit(ctx context.Context) error {
 // on is the next commit's.
 func (s *Source) begin(ctx context.Context) {
 	s.commits = make(chan error, 1)
-	text, err := cursor{Tail: s.tail.Position(), Parser: s.parser.State(), Waiting: s.waiting, Spans: s.spans.ends()}.encode()
+	text, err := cursor{Tail: s.at, Parser: s.parser.State(), Waiting: s.waiting, Spans: s.spans.ends()}.encode()
 	if err != nil {
 		s.commits <- fmt.Errorf("postfixlog: %s: %w", s.name, err)
 		return
@@ -465,6 +417,7 @@ func (s *Source) begin(ctx context.Context) {
 	s.sink.cursor, s.sink.spans = text, slices.Concat(s.beginning(), s.spans.list())
 	s.sink.taken = make(chan struct{}, 1)
 	s.since = time.Time{}
+	s.judged.Store(false)
 	s.known.next()
 	done, taken := s.commits, s.sink.taken
 	if st := s.counter.Stats(); st.Counted == st.Committed {
@@ -485,5 +438,4 @@ func (s *Source) publish() {
 	defer s.mu.Unlock()
 	s.stats.Parser = s.parser.Stats()
 	s.stats.Counted = s.counter.Stats().Counted
-	s.stats.Waiting = len(s.waiting)
 }

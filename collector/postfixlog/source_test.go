@@ -275,22 +275,34 @@ func TestSourceOfLateLog(t *testing.T) {
 	s.sink = &positioned{Sink: &ledger{counts: map[string]int64{}}}
 	s.counter = collector.NewCounter(s.sink, s.name, collector.CounterOptions{})
 	defer s.tail.Close()
-	s.idle() // nothing was read yet
-	for range 2000 {
-		s.parse(log.Append(nil))
-		s.idle()
+	idle := func() {
+		g := new(gathered)
+		s.idle(g)
+		s.count(t.Context(), g)
 	}
-	s.parse(log.AppendRest(nil))
+	idle() // nothing was read yet
+	parse := func(text []byte) {
+		p := new(portion)
+		s.parser.sieve.sift(&p.sifted, text)
+		g := new(gathered)
+		s.parse(p, g)
+		s.count(t.Context(), g)
+	}
+	for range 2000 {
+		parse(log.Append(nil))
+		idle()
+	}
+	parse(log.AppendRest(nil))
 	if got, want := s.counter.Stats().Counted, log.Stats().Sessions; got != want {
 		t.Errorf("%d of %d sessions are counted", got, want)
 	}
 	s.readAt = time.Now().Add(-2 * time.Hour)
-	s.parse(log.Append(nil))
+	parse(log.Append(nil))
 	for range 20 {
-		s.parse(log.Append(nil))
+		parse(log.Append(nil))
 	}
 	s.readAt = time.Now().Add(-2 * time.Hour)
-	s.idle()
+	idle()
 	if n := len(s.parser.processes); n > 0 {
 		t.Errorf("%d processes are not forgotten after two hours of silence", n)
 	}
@@ -312,7 +324,7 @@ func writeLog(t *testing.T, log *loggen.Log, lines int) string {
 }
 
 // openLog opens a finished log, for batches of so many keys.
-func openLog(t *testing.T, path string, keys int) *Source {
+func openLog(t *testing.T, path string, keys int64) *Source {
 	t.Helper()
 	s, err := Open(SourceOptions{Name: "test", Tail: tail.Options{Path: path}, Log: Options{Location: time.UTC}})
 	if err != nil {
@@ -368,7 +380,8 @@ func TestTallies(t *testing.T) {
 	plain, remembered := &ledger{counts: map[string]int64{}}, &ledger{counts: map[string]int64{}}
 	direct := collector.NewCounter(&positioned{Sink: plain, cursor: []byte("x"), taken: make(chan struct{}, 9)}, "test", collector.CounterOptions{})
 	through := collector.NewCounter(&positioned{Sink: remembered, cursor: []byte("x"), taken: make(chan struct{}, 9)}, "test", collector.CounterOptions{})
-	known := newTallies()
+	known, names := newTallies(), newNames()
+	add := func(s schema.Session) bool { return known.add(through, s, names.recipient([]byte(s.Domain))) }
 	for range 3 {
 		for i, s := range all {
 			c, err := s.Canonical()
@@ -377,13 +390,13 @@ func TestTallies(t *testing.T) {
 			}
 			for range i + 1 {
 				direct.Add(schema.DayOf(c.Time), c)
-				if !known.add(through, s) {
+				if !add(s) {
 					t.Fatalf("not counted: %+v", s)
 				}
 			}
 		}
-		if known.fresh < len(all) {
-			t.Errorf("%d keys, want at least %d", known.fresh, len(all))
+		if known.fresh.Load() < int64(len(all)) {
+			t.Errorf("%d keys, want at least %d", known.fresh.Load(), len(all))
 		}
 		if err := errors.Join(direct.Flush(t.Context()), through.Flush(t.Context())); err != nil {
 			t.Fatal(err)
@@ -393,21 +406,27 @@ func TestTallies(t *testing.T) {
 	if !maps.Equal(plain.counts, remembered.counts) || len(plain.counts) < len(all) {
 		t.Errorf("counted:\n%v\nwant\n%v", remembered.counts, plain.counts)
 	}
-	if known.add(through, session("..", none)) {
+	if add(session("..", none)) {
 		t.Error("a session without domain is counted")
 	}
 	const strangers = 2 * maxTallyBytes / tallyKeySize
 	none.Domain = "hot.example.com"
 	hot := session(none.Domain, none)
+	of := names.recipient([]byte(none.Domain))
 	for i := range strangers {
 		domain := fmt.Sprintf("d%d.example.com", i)
-		known.add(through, session(domain, schema.Policy{Type: schema.NoPolicyFound, Domain: domain}))
-		if got := known.success(schema.DayOf(hot.Time), hot.Domain, hot.Record); got != (i > 0) {
+		add(session(domain, schema.Policy{Type: schema.NoPolicyFound, Domain: domain}))
+		if got := known.success(schema.DayOf(hot.Time), of, hot.Record); got != (i > 0) {
 			t.Fatalf("a session is known: %v, after %d of strangers", got, i)
 		}
 		if i == 0 {
-			known.add(through, hot)
+			add(hot)
 		}
+	}
+	known.forgetOld()
+	known.bytes = maxTallyBytes // and what is asked for now makes the young generation the old one
+	if !known.success(schema.DayOf(hot.Time), of, hot.Record) {
+		t.Fatal("a session is forgotten as it is asked for")
 	}
 	if n := len(known.young.successes) + len(known.old.successes); known.bytes > maxTallyBytes || n == 0 || n >= strangers {
 		t.Errorf("%d sessions remembered, %d bytes", n, known.bytes)
@@ -433,7 +452,7 @@ func TestRipe(t *testing.T) {
 		}
 	}
 	s := &Source{since: time.Now(), behind: true, batchKeys: 1}
-	if s.known.fresh = 1; !s.ripe() {
+	if s.known.fresh.Store(1); !s.ripe() {
 		t.Error("a full batch waits")
 	}
 }

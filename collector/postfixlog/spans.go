@@ -65,10 +65,9 @@ func (s *spans) span(who server, at int64) *schema.Span {
 	return sp
 }
 
-// read adds what a parser has read since the last call. gaps is how often
-// something was missing in the log so far: what comes after a gap is a span of its
-// own.
-func (s *spans) read(p *Parser, gaps int64) {
+// read adds what a parser has read. gaps is how often something was missing in the
+// log so far: what comes after a gap is a span of its own.
+func (s *spans) read(all []extent, gaps int64) {
 	if gaps != s.gaps {
 		s.gaps = gaps
 		s.old = slices.Concat(s.old, s.present())
@@ -76,15 +75,28 @@ func (s *spans) read(p *Parser, gaps int64) {
 		clear(s.of)
 		s.newest.span = nil
 	}
-	for _, m := range p.mtas {
-		if m.read == (stretch{}) {
-			continue
-		}
-		sp := s.span(m.server(), m.read.from)
-		sp.See(m.read.from)
-		sp.See(m.read.to)
-		m.read = stretch{}
+	for _, e := range all {
+		sp := s.span(e.of, e.from)
+		sp.See(e.from)
+		sp.See(e.to)
 	}
+}
+
+// extent is what was read of the log of a server.
+type extent struct {
+	of server
+	stretch
+}
+
+// extents adds to all what was read since the last call.
+func (p *Parser) extents(all []extent) []extent {
+	for _, m := range p.mtas {
+		if m.read != (stretch{}) {
+			all = append(all, extent{m.server(), m.read})
+			m.read = stretch{}
+		}
+	}
+	return all
 }
 
 // list is what the store is to have. It may have it already.
@@ -136,13 +148,13 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // note makes the session that the parser hands on part of what was read. It is
 // true if it was counted before.
-func (s *Source) note(session *Session) (before bool) {
+func (s *Source) note(session *finished) (before bool) {
 	l := &s.spans.newest
 	if l.instance != session.Instance || l.host != session.Host {
 		root, _ := s.parser.matches(session.Instance)
 		*l = newest{session.Instance, session.Host, server{root, schema.LogHost(session.Host)}, nil}
 	}
-	at, line := s.parser.ending()
+	at, line := session.at, session.line
 	if l.span == nil {
 		l.span = s.spans.span(l.who, at)
 	}

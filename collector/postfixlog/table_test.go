@@ -11,14 +11,13 @@ func TestTable(t *testing.T) {
 	names := newTable[int]()
 	find := func(i int) (int, bool) {
 		name := fmt.Append(nil, "mx", i)
-		return names.find(names.hash(name), name)
+		return names.find(digestOf(name))
 	}
 	for i := range 2*maxNames + 10 {
 		if _, ok := find(i); ok {
 			t.Fatalf("%d is there before it was added", i)
 		}
-		name := fmt.Sprint("mx", i)
-		names.add(names.hash([]byte(name)), name, i)
+		names.add(digestOf(fmt.Append(nil, "mx", i)), i)
 		for _, j := range []int{i, i - i%maxNames, i - i%maxNames/2} {
 			if v, ok := find(j); !ok || v != j {
 				t.Fatalf("%d of %d: %d %v", j, i, v, ok)
@@ -44,11 +43,11 @@ func benchNames() (list [][]byte) {
 func BenchmarkTable(b *testing.B) {
 	list, names := benchNames(), newTable[*peer]()
 	for _, n := range list {
-		names.add(names.hash(n), string(n), new(peer))
+		names.add(digestOf(n), new(peer))
 	}
 	for i := 0; b.Loop(); i++ {
 		n := list[i*7919%len(list)]
-		if _, ok := names.find(names.hash(n), n); !ok {
+		if _, ok := names.find(digestOf(n)); !ok {
 			b.Fatal(string(n))
 		}
 	}
