@@ -14,8 +14,8 @@ import (
 //
 // Everything else of the transaction may go on in between, by its *sql.Tx.
 type direct struct {
-	ctx      context.Context // of the transaction
-	conn     *sql.Conn       // that it runs on
+	ctx      context.Context // after whose end nothing more is run
+	conn     *sql.Conn       // that the transaction runs on
 	prepared map[*statement]driver.Stmt
 	args     []driver.NamedValue // used again and again
 }
@@ -31,12 +31,10 @@ func newDirect(ctx context.Context, c *sql.Conn) *direct {
 // exec runs a statement and says how many rows it changed. The arguments are
 // int64, string or []byte.
 func (d *direct) exec(s *statement, args ...driver.Value) (changed int64, err error) {
+	if err := d.ctx.Err(); err != nil {
+		return 0, err
+	}
 	err = d.conn.Raw(func(c any) error {
-		// Once ctx has ended database/sql rolls back, which it cannot do meanwhile:
-		// what were done after that would be done at once and for good.
-		if err := d.ctx.Err(); err != nil {
-			return err
-		}
 		changed, err = d.run(c.(*sqlite3.SQLiteConn), s, args)
 		return err
 	})
@@ -56,7 +54,7 @@ func (d *direct) run(c *sqlite3.SQLiteConn, s *statement, args []driver.Value) (
 	for i, v := range args {
 		d.args = append(d.args, driver.NamedValue{Ordinal: i + 1, Value: v})
 	}
-	// The context of the transaction would cost a goroutine: see Store.write.
+	// A context that can end would cost a goroutine: see Store.write.
 	result, err := stmt.(*sqlite3.SQLiteStmt).ExecContext(context.Background(), d.args)
 	if err != nil {
 		return 0, err

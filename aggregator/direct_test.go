@@ -28,6 +28,15 @@ func TestDirectEnds(t *testing.T) {
 	if !errors.Is(err, why) {
 		t.Errorf("error %v, want %v", err, why)
 	}
+	ctx, cancel = context.WithCancelCause(context.Background())
+	err = s.writeDirect(ctx, "counting", func(_ *sql.Tx, d *direct) error {
+		defer cancel(why) // after the last statement
+		_, err := d.exec(insert, int64(3))
+		return err
+	})
+	if !errors.Is(err, why) {
+		t.Errorf("error %v, want %v", err, why)
+	}
 	rows := func() (n int) {
 		must(t, s.read(t.Context(), "counting", func(tx *sql.Tx) error { return tx.QueryRow(`SELECT count(*) FROM policy`).Scan(&n) }))
 		return n

@@ -203,25 +203,32 @@ func (s *Store) Close() error {
 // cost of a count. When ctx ends, database/sql rolls the transaction back
 // between two statements.
 func (s *Store) write(ctx context.Context, doing string, f func(tx *sql.Tx) error) error {
-	return s.writeDirect(ctx, doing, func(tx *sql.Tx, _ *direct) error { return f(tx) })
+	return s.onWriter(ctx, doing, func(c *sql.Conn) error { return s.transact(ctx, c, f) })
 }
 
-// writeDirect is write for who has a statement for each of many rows.
+// writeDirect is write for who has a statement for each of many rows. When ctx ends
+// it is the next of these statements that fails: database/sql, which would close the
+// connection, must not while they go past it.
 func (s *Store) writeDirect(ctx context.Context, doing string, f func(tx *sql.Tx, d *direct) error) error {
 	return s.onWriter(ctx, doing, func(c *sql.Conn) error {
-		d := newDirect(ctx, c)
-		err := transact(ctx, c, func(tx *sql.Tx) error {
+		return s.transact(context.WithoutCancel(ctx), c, func(tx *sql.Tx) error {
+			d := newDirect(ctx, c)
 			if err := f(tx, d); err != nil {
 				_ = d.close() // which fails for the same reason, if at all
 				return err
 			}
-			return d.close()
+			return errors.Join(d.close(), ctx.Err())
 		})
-		if err != nil {
-			s.records.forget() // they speak of rows that were rolled back
-		}
-		return err
 	})
+}
+
+// transact is a transaction on the connection that writes.
+func (s *Store) transact(ctx context.Context, c *sql.Conn, f func(tx *sql.Tx) error) error {
+	err := transact(ctx, c, f)
+	if err != nil {
+		s.records.forget() // they speak of rows that were rolled back
+	}
+	return err
 }
 
 // onWriter runs f on the one connection that writes, when it is this caller's turn.
