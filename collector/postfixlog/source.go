@@ -92,6 +92,7 @@ type SourceStats struct {
 	Parser  Stats
 	Tail    tail.Stats
 	Counted int64          // sessions
+	Folded  int64          // sessions, of Counted, that lost their strings to a bound
 	Dropped map[Drop]int64 // sessions that the parser handed on, by reason
 	Waiting int            // sessions, for what DNS says
 }
@@ -437,5 +438,6 @@ func (s *Source) publish() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.stats.Parser = s.parser.Stats()
-	s.stats.Counted = s.counter.Stats().Counted
+	st := s.counter.Stats()
+	s.stats.Counted, s.stats.Folded = st.Counted, st.Folded
 }

@@ -80,7 +80,7 @@ func (w *watched) snapshot() Source {
 		s.Lost, s.Folded = st.Counter.Lost, st.Counter.Folded
 	case *postfixlog.Source:
 		st := source.Stats()
-		s.Received, s.Counted, s.Lag, s.Missing = st.Parser.Lines, st.Counted, st.Tail.Lag, st.Tail.Lost
+		s.Received, s.Counted, s.Folded, s.Lag, s.Missing = st.Parser.Lines, st.Counted, st.Folded, st.Tail.Lag, st.Tail.Lost
 		s.Dropped = map[string]int64{}
 		for _, dropped := range []map[postfixlog.Drop]int64{st.Parser.Dropped, st.Dropped} {
 			for why, n := range dropped {
