@@ -95,6 +95,7 @@ type importer struct {
 }
 
 func (a *app) importLogs(ctx context.Context, f importFlags, files []string) (err error) {
+	spareMemory()
 	pasts, err := a.openPasts(files)
 	defer func() {
 		for _, p := range pasts {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"hash/maphash"
 	"maps"
 	"os"
 	"slices"
@@ -26,7 +27,8 @@ type importSummary struct {
 	Report   bool                      `json:"report"`
 
 	days    map[schema.Day]bool
-	domains map[string]bool
+	seed    maphash.Seed
+	domains map[uint64]struct{} // hashes: there may be a million, and they are only told apart
 }
 
 // importedFile is a log that was imported, or a database, whose lines are rows.
@@ -41,7 +43,7 @@ type importedFile struct {
 func newSummary(report bool) importSummary {
 	return importSummary{
 		Files: []importedFile{}, Days: []schema.Day{}, Dropped: map[postfixlog.Drop]int64{}, Report: report,
-		days: map[schema.Day]bool{}, domains: map[string]bool{},
+		days: map[schema.Day]bool{}, seed: maphash.MakeSeed(), domains: map[uint64]struct{}{},
 	}
 }
 
@@ -75,7 +77,7 @@ func (s *importSummary) dropped(st postfixlog.SourceStats) {
 func (s *importSummary) count(counts []schema.Count) {
 	for _, c := range counts {
 		s.days[c.Day] = true
-		s.domains[c.Domain] = true
+		s.domains[maphash.String(s.seed, c.Domain)] = struct{}{}
 	}
 	s.Days, s.Domains = slices.AppendSeq(s.Days[:0], maps.Keys(s.days)), len(s.domains)
 	slices.Sort(s.Days)

@@ -90,11 +90,7 @@ func (a *app) runDaemon(cmd *cobra.Command, f runFlags) error {
 	if err := f.apply(&c); err != nil {
 		return err
 	}
-	if os.Getenv("GOGC") == "" {
-		// Beside a mail server memory is dearer than the processor, and most of ours
-		// is text, which the garbage collector need not look into.
-		debug.SetGCPercent(50)
-	}
+	spareMemory()
 	hangups := make(chan os.Signal, 1)
 	signal.Notify(hangups, syscall.SIGHUP) // until the process ends, see main
 	d, err := a.newDaemon(cmd.Context(), c, log)
@@ -112,6 +108,15 @@ func (a *app) runDaemon(cmd *cobra.Command, f runFlags) error {
 		log.Info("stopped")
 	}
 	return err
+}
+
+// spareMemory has the garbage collector run more often. Beside a mail server memory
+// is dearer than the processor, and most of ours is text, which need not be looked
+// into.
+func spareMemory() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(50)
+	}
 }
 
 // makeRuntimeDir makes the directory of a default socket, which belongs to the

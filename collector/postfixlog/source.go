@@ -110,7 +110,7 @@ const (
 
 	// commitKeys, of sessions that are counted apart, are committed at once. As
 	// many again may wait for the commit before: some 30 MB in all.
-	commitKeys = 40_000
+	commitKeys = 30_000
 
 	// maxWaiting bounds the sessions that wait for DNS; counting waits for them. Those
 	// of the portions under way may come on top, and all have to fit a position.
