@@ -44,10 +44,10 @@ func startBrowser(t testing.TB, s *Server) *browser {
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	serving, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	t.Cleanup(cancel)
 	served := make(chan error, 1)
-	go func() { served <- s.Serve(ctx, l) }()
+	go func() { served <- s.Serve(serving, l) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-served; err != nil {
@@ -57,7 +57,7 @@ func startBrowser(t testing.TB, s *Server) *browser {
 	// No page is a stranger's, and as root Chromium has no sandbox.
 	o := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.UserDataDir(t.TempDir()),
 		chromedp.WSURLReadTimeout(2*time.Minute))
-	ctx, stop := chromedp.NewExecAllocator(ctx, o...)
+	ctx, stop := chromedp.NewExecAllocator(serving, o...)
 	t.Cleanup(stop)
 	ctx, end := chromedp.NewContext(ctx)
 	t.Cleanup(end)
@@ -110,6 +110,19 @@ func (b *browser) number(expression string) float64 {
 	return v
 }
 
+// none waits until an expression is 0, and returns what it is at last: charts are
+// drawn, and fit to a new width, a moment later than the page.
+func (b *browser) none(expression string) (n float64) {
+	b.Helper()
+	for range 100 {
+		if n = b.number(expression); n == 0 {
+			break
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	return n
+}
+
 // open opens a page and looks at it in every form.
 func (b *browser) open(name, path string) {
 	b.Helper()
@@ -127,7 +140,7 @@ func (b *browser) seen(name string) {
 	if n := b.number(`document.querySelectorAll("main script, main img, main iframe").length`); n > 0 {
 		b.Errorf("%s: %v elements that no template has", name, n)
 	}
-	if n := b.number(`document.querySelectorAll("[data-chart]:not(:has(canvas))").length`); n > 0 {
+	if n := b.none(`document.querySelectorAll("[data-chart]:not(:has(canvas))").length`); n > 0 {
 		b.Errorf("%s: %v charts are not drawn", name, n)
 	}
 	for _, form := range []struct {
@@ -139,7 +152,7 @@ func (b *browser) seen(name string) {
 		_, err := chromedp.Call(b.ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
 			Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: form.scheme}}})
 		must(b, err)
-		if n := b.number(`document.documentElement.scrollWidth - document.documentElement.clientWidth`); n > 0 {
+		if n := b.none(`document.documentElement.scrollWidth - document.documentElement.clientWidth`); n > 0 {
 			b.Errorf("%s, %s: the page is %v pixels wider than the screen", name, form.name, n)
 		}
 		if *shots != "" {
