@@ -10,6 +10,17 @@ import (
 	"github.com/tlsrpt-agent/tlsrpt-agent/internal/lab"
 )
 
+// smallDisk is the directory of a disk of 4 MB, in the namespace of the test.
+func smallDisk(t *testing.T) (dir string) {
+	t.Helper()
+	dir = t.TempDir()
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=4m"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = syscall.Unmount(dir, syscall.MNT_DETACH) })
+	return dir
+}
+
 // TestLogChaosFullDisk is TestLogChaos with a store on a disk of its own, which
 // is full now and then.
 func TestLogChaosFullDisk(t *testing.T) {
@@ -17,11 +28,7 @@ func TestLogChaosFullDisk(t *testing.T) {
 	if !lab.InNamespace(t) {
 		return
 	}
-	dir := t.TempDir()
-	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=4m"); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = syscall.Unmount(dir, syscall.MNT_DETACH) }) // it is of this namespace
+	dir := smallDisk(t)
 	c := newChaos(t, dir)
 	filler := filepath.Join(dir, "filler")
 	c.fill = func() {

@@ -63,14 +63,9 @@ func (c *config) checkBounces(owner string) []finding {
 	if path == "" {
 		return nil
 	}
-	info, err := os.Stat(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return []finding{wrong(check, "tlsrpt-agent run", "%s is not there: the agent does not run, and bounces have to wait", path)}
-	case err != nil:
-		return []finding{wrong(check, "", "%v", err)}
-	case info.Mode().Type() != fs.ModeSocket:
-		return []finding{wrong(check, fmt.Sprintf("mv %s %[1]s.old", path), "%s is not a socket", path)}
+	missing := wrong(check, "tlsrpt-agent run", "%s is not there: the agent does not run, and bounces have to wait", path)
+	if problem, ok := isSocket(check, path, missing); !ok {
+		return []finding{problem}
 	}
 	who, err := lookUpUser(owner)
 	if err != nil {
@@ -97,20 +92,29 @@ func (s libtlsrptConfig) checkSocket(owner string) finding {
 	if why := badSocketPath(s.Socket); why != "" {
 		return wrong(check, "[[source.libtlsrpt]]\nsocket = \"/var/spool/postfix/run/tlsrpt/tlsrpt.sock\"", "%s: %s", s.Socket, why)
 	}
-	info, err := os.Stat(s.Socket)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return missingSocket(s.Socket, owner)
-	case err != nil:
-		return wrong(check, "", "%v", err)
-	case info.Mode().Type() != fs.ModeSocket:
-		return wrong(check, fmt.Sprintf("mv %s %[1]s.old", s.Socket), "%s is not a socket", s.Socket)
+	if problem, ok := isSocket(check, s.Socket, missingSocket(s.Socket, owner)); !ok {
+		return problem
 	}
 	who, err := lookUpUser(owner)
 	if err != nil {
 		return skipped(check, "%s is there; whether Postfix may write to it is not known: %v", s.Socket, err)
 	}
 	return s.checkRights(who)
+}
+
+// isSocket reports whether there is a socket at path, or else the problem, which is
+// missing where nothing is there.
+func isSocket(check, path string, missing finding) (problem finding, ok bool) {
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return missing, false
+	case err != nil:
+		return wrong(check, "", "%v", err), false
+	case info.Mode().Type() != fs.ModeSocket:
+		return wrong(check, fmt.Sprintf("mv %s %[1]s.old", path), "%s is not a socket", path), false
+	}
+	return finding{}, true
 }
 
 func badSocketPath(path string) string {

@@ -349,11 +349,7 @@ func TestFullDisk(t *testing.T) {
 	if !lab.InNamespace(t) {
 		return
 	}
-	dir := t.TempDir()
-	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=4m"); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = syscall.Unmount(dir, syscall.MNT_DETACH) })
+	dir := smallDisk(t)
 	f := newFaulty(t, dir)
 	f.daemon.expect("msg=unhealthy part=store")
 	f.send(500)
