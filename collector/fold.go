@@ -1,7 +1,6 @@
 package collector
 
 import (
-	"hash/maphash"
 	"slices"
 
 	"github.com/tlsrpt-agent/tlsrpt-agent/schema"
@@ -47,7 +46,7 @@ func (b *batch) fold(d *domain, l *line) (r *row, details []schema.DetailsText, 
 	hash, policy := l.hash, l.policy
 	if d.rows >= maxPolicies && d.find(hash, policy) == nil {
 		policy, folded = foldPolicy(policy, d.name), true
-		hash = maphash.String(hashSeed, string(policy))
+		hash = hashOf(policy)
 	}
 	r, details = b.row(d, hash, policy), l.details
 	if d.details+len(details) > maxDetails && slices.ContainsFunc(details, r.lacks) {

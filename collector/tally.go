@@ -1,7 +1,6 @@
 package collector
 
 import (
-	"hash/maphash"
 	"slices"
 	"strings"
 	"time"
@@ -49,7 +48,7 @@ func (p *prepared) prepare(day schema.Day, s schema.Session) {
 		l := &p.lines[i]
 		l.failed = r.Failed
 		l.policy = r.Policy.Text()
-		l.hash = maphash.String(hashSeed, string(l.policy))
+		l.hash = hashOf(l.policy)
 		for _, f := range r.Details {
 			// Details count sessions: a fault that is told twice is one.
 			if d := f.Text(); !slices.Contains(l.details, d) {
