@@ -33,7 +33,9 @@ type follower struct {
 	sure   bool        // file was entered by the last step
 
 	grew   time.Time // when something was last read of file
+	live   time.Time // when file was last seen to be what the path leads to
 	turned time.Time // when another file was first seen to follow file; zero if none does
+	coming *logFile  // that other file, which may be removed before file is left; nil if it cannot be read
 
 	trouble string // what was last logged
 
@@ -72,6 +74,7 @@ func newFollower(u until, o Options, at *place, n *numbers) (*follower, error) {
 }
 
 func (f *follower) close() error {
+	f.coming.close()
 	f.file.close()
 	if f.watcher == nil {
 		return nil
@@ -231,7 +234,8 @@ func (f *follower) enter(l *logFile, s spot) {
 		f.leave()
 	}
 	f.file, f.at = l, s
-	f.seen, f.grew, f.turned, f.double = s.offset, time.Now(), time.Time{}, nil
+	f.seen, f.grew, f.live, f.double = s.offset, time.Now(), time.Time{}, nil
+	f.turnBack()
 	f.setMark()
 	f.recovered()
 }
@@ -257,6 +261,7 @@ func (f *follower) drop() {
 
 // leave closes the file, if one is open.
 func (f *follower) leave() {
+	f.turnBack()
 	f.file.close()
 	f.file, f.at, f.seen = nil, spot{}, 0
 }

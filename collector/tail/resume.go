@@ -150,7 +150,7 @@ func (f *follower) resume(u until) error {
 	}
 	if l != nil {
 		if l.gzip == nil && l.info.Size() < f.seen { // a copy, with less in it than the file had
-			f.gap(f.seen - l.info.Size())
+			f.gap(noCopy, f.seen-l.info.Size())
 		}
 		f.enter(l, s)
 		return nil
@@ -175,7 +175,7 @@ func (f *follower) restart(u until, l *logFile) error {
 		return err
 	}
 	if f.anchor.Offset > 0 {
-		f.gap(max(0, f.seen-f.anchor.Offset))
+		f.gap(noCopy, max(0, f.seen-f.anchor.Offset))
 	}
 	f.anchor = &place{Time: f.anchor.Time}
 	f.anchor.Device, f.anchor.Inode = inode(l.info)
@@ -183,13 +183,14 @@ func (f *follower) restart(u until, l *logFile) error {
 	return nil
 }
 
+const noCopy = "the file was truncated or removed, and there is no copy of its end"
+
 // gap counts that something may be missing, of which so many bytes are known to
 // be.
-func (f *follower) gap(lost int64) {
+func (f *follower) gap(why string, lost int64) {
 	f.numbers.gaps.Add(1)
 	f.numbers.lost.Add(lost)
-	f.options.Logger.Warn("lines of the log may be lost: the file was truncated or removed, and there is no copy of its end",
-		"path", f.options.Path, "bytes known to be lost", lost)
+	f.options.Logger.Warn("lines of the log may be lost: "+why, "path", f.options.Path, "bytes known to be lost", lost)
 }
 
 // locate opens the file that p is in. Where there is none, i is which of files to

@@ -57,7 +57,8 @@ func (f *follower) following(u until, files *listing, p *place) (int, error) {
 func (f *follower) atEnd(u until, rest []byte) ([]byte, error) {
 	live, err := os.Stat(f.options.Path)
 	if err == nil && os.SameFile(live, f.file.info) {
-		f.turned = time.Time{}
+		f.live = time.Now()
+		f.turnBack()
 		f.recovered()
 		return f.pause(rest)
 	}
@@ -72,10 +73,7 @@ func (f *follower) atEnd(u until, rest []byte) ([]byte, error) {
 	case i < 0:
 		return f.pause(rest)
 	case f.turned.IsZero():
-		// What was written before the file was renamed may have come after it was
-		// read: read once more.
-		f.turned = time.Now()
-		return nil, nil
+		return nil, f.turn(files, i)
 	case !f.settled(files.files[i]):
 		return nil, errWait
 	case f.at.offset == 0 && len(rest) == 0: // it is empty: as in confirm
@@ -100,6 +98,28 @@ func (f *follower) pause(rest []byte) ([]byte, error) {
 		return chunk, nil
 	}
 	return nil, io.EOF
+}
+
+// turn notes that files[i] follows the file that is read. The file is then read
+// once more: what was written before it was renamed may have come after it was
+// read.
+func (f *follower) turn(files *listing, i int) error {
+	l, err := f.openAt(files, i)
+	if err != nil && !unreadable(err) {
+		return err
+	}
+	f.turned, f.coming = time.Now(), l
+	removed := files.index(f.file.info) < 0 && f.double == nil
+	if removed && f.at.offset > 0 && !(files.isLive(i) && time.Since(f.live) <= 2*f.options.Poll) {
+		f.gap("the log was rotated several times, and a file that was not read may be gone", 0)
+	}
+	return nil
+}
+
+// turnBack forgets what turn noted.
+func (f *follower) turnBack() {
+	f.coming.close()
+	f.turned, f.coming = time.Time{}, nil
 }
 
 // successor is which of files follows the one that is read, or -1 if there is
@@ -157,9 +177,11 @@ func (f *follower) settled(next listed) bool {
 }
 
 // move goes on at the beginning of the next file.
-func (f *follower) move(u until, files *listing, i int) error {
-	l, err := f.openFrom(u, files, i)
-	if err != nil {
+func (f *follower) move(u until, files *listing, i int) (err error) {
+	l := f.coming
+	if l != nil && files.index(l.info) < 0 { // it was removed
+		f.coming = nil
+	} else if l, err = f.openFrom(u, files, i); err != nil {
 		return err
 	}
 	if f.file.damage != nil {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 )
@@ -202,6 +203,87 @@ func TestLateWrite(t *testing.T) {
 		t.Fatal(chunk, err)
 	}
 	sameLines(t, r.drain().got, l.want)
+}
+
+// TestRotatedFast rotates a log again and again before the reader may leave a file,
+// and keeps two. What is gone with others unread is said to be.
+func TestRotatedFast(t *testing.T) {
+	for _, c := range []struct {
+		name         string
+		seen, unseen int // rotations, before and after the reader sees that there was one
+		lost         int // files that were not read
+		gaps         int64
+	}{
+		{"none removed", 1, 1, 0, 0},
+		{"the file that is read removed", 1, 2, 0, 0},
+		{"the next one removed", 1, 3, 0, 1}, // for all one knows, there was another after it
+		{"two removed", 1, 4, 1, 1},
+		{"none removed, at once", 0, 2, 0, 0},
+		{"the file that is read removed, at once", 0, 3, 0, 1},
+		{"the next one removed, at once", 0, 4, 1, 1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			l := newLog(t)
+			var logs logBuffer
+			r := openTail(t, Options{Path: l.path, Follow: true, Quiet: time.Hour, Poll: time.Hour, Logger: logs.logger()}, nil)
+			f := r.source.(*follower)
+			wait := func() { // as if Quiet had passed
+				f.grew, f.turned = f.grew.Add(-time.Hour), f.turned.Add(-time.Hour)
+			}
+			rotations := 0
+			rotate := func() {
+				l.rename()
+				l.reopen()
+				l.must(os.RemoveAll(l.path + ".3"))
+				if rotations++; rotations > c.seen && rotations <= c.seen+c.lost {
+					l.write("lost\n")
+					return
+				}
+				l.lines(3)
+			}
+			l.lines(3)
+			r.drain()
+			for range c.seen {
+				rotate()
+				r.drain()
+			}
+			for range c.unseen {
+				rotate()
+			}
+			for range c.seen + c.unseen {
+				r.drain()
+				wait()
+			}
+			sameLines(t, r.drain().got, l.want)
+			if s := r.Stats(); s.Gaps != c.gaps {
+				t.Errorf("stats %+v, want %d gaps", s, c.gaps)
+			}
+			if n := strings.Count(logs.String(), "may be lost"); n != int(c.gaps) {
+				t.Errorf("%d lines say so:\n%s", n, &logs)
+			}
+		})
+	}
+}
+
+// TestRotatedAway holds that a file that nobody can find any more, as it went to
+// another directory, is read to its end, and that nobody is alarmed.
+func TestRotatedAway(t *testing.T) {
+	l := newLog(t)
+	dir := t.TempDir()
+	r := l.follow(nil)
+	for range 3 {
+		l.lines(2)
+		r.drain()
+		l.lines(2)
+		l.must(os.Rename(l.path, filepath.Join(dir, "old")))
+		l.lines(2)
+		l.reopen()
+		l.lines(2)
+		sameLines(t, r.drain().got, l.want)
+	}
+	if s := r.Stats(); s.Gaps != 0 || s.Rotations != 3 {
+		t.Errorf("stats %+v, want 3 rotations and no gap", s)
+	}
 }
 
 func TestSymlink(t *testing.T) {

@@ -85,7 +85,7 @@ func (s *soak) week(days int, length time.Duration) (err error) {
 		return err
 	}
 	for line := range strings.Lines(string(text)) {
-		if strings.Contains(line, "panic") || strings.Contains(line, "sessions are lost") {
+		if strings.Contains(line, "panic") || strings.Contains(line, "sessions are lost") || strings.Contains(line, "may be lost") {
 			s.fault("the daemon said: %s", line)
 		}
 	}
@@ -201,8 +201,7 @@ func (s *soak) event() error {
 		{"SIGTERM", func() error { return s.restart(syscall.SIGTERM) }},
 		{"kill -9", s.kill}, {"kill -9 of a reader of logs", s.killQuiet},
 		{"SIGHUP", func() error { return s.signal(syscall.SIGHUP) }},
-		{"rotate", func() error { return s.logs[s.rand.IntN(len(s.logs))].rotate() }},
-		{"rotate", func() error { return s.logs[s.rand.IntN(len(s.logs))].rotate() }},
+		{"rotate", s.rotate}, {"rotate", s.rotate},
 		{"stop and go", s.pause},
 		{"lock", func() error { return s.lock(time.Duration(s.rand.IntN(1500)) * time.Millisecond) }},
 		{"socket file removed", s.removeSocket},
@@ -307,6 +306,19 @@ func (s *soak) pause() error {
 	}
 	time.Sleep(time.Duration(s.rand.IntN(1000)) * time.Millisecond)
 	return s.signal(syscall.SIGCONT)
+}
+
+// rotate rotates a log, which removes the oldest of its files. It waits until that
+// was read.
+func (s *soak) rotate() error {
+	l := s.logs[s.rand.IntN(len(s.logs))]
+	return s.until("the end of "+l.path+".2", func() (bool, error) {
+		p, err := s.positionOf(l.path)
+		if err != nil || !l.isAmongNewest(p.Inode) {
+			return false, err
+		}
+		return true, l.rotate()
+	})
 }
 
 // removeSocket removes the socket file and waits for the new one. What is sent

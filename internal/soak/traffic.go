@@ -138,6 +138,16 @@ func (l *maillog) rotate() error {
 	return errors.Join(err, l.file.Close(), l.open())
 }
 
+// isAmongNewest reports whether a file of the log stays when it is rotated.
+func (l *maillog) isAmongNewest(inode uint64) bool {
+	for _, name := range []string{l.path, l.path + ".1"} {
+		if info, err := os.Stat(name); err == nil && inodeOf(info) == inode {
+			return true
+		}
+	}
+	return false
+}
+
 // end is where the log ends: its inode and its size.
 func (l *maillog) end() (position, error) {
 	l.mu.Lock()
@@ -146,8 +156,10 @@ func (l *maillog) end() (position, error) {
 	if err != nil {
 		return position{}, err
 	}
-	return position{Inode: info.Sys().(*syscall.Stat_t).Ino, Offset: info.Size()}, nil
+	return position{Inode: inodeOf(info), Offset: info.Size()}, nil
 }
+
+func inodeOf(info fs.FileInfo) uint64 { return info.Sys().(*syscall.Stat_t).Ino }
 
 // run writes until stop is closed, about so many lines a second.
 func (l *maillog) run(r *rand.Rand, rate int, stop <-chan struct{}) error {
