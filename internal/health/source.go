@@ -28,8 +28,9 @@ type Source struct {
 	Dropped   map[string]int64 // sessions of a log that were not counted, by reason
 
 	// NativeLost is how many events Postfix says that it could not hand to a
-	// socket; Missing is bytes of a log that are known to be gone.
-	NativeLost, Missing int64
+	// socket; Missing is bytes of a log that are known to be gone, and Gaps how
+	// often lines of it may be, as a file was removed, cut or unreadable.
+	NativeLost, Missing, Gaps int64
 }
 
 // watched is a source under watch. It is a collector.Source itself.
@@ -80,7 +81,8 @@ func (w *watched) snapshot() Source {
 		s.Lost, s.Folded = st.Counter.Lost, st.Counter.Folded
 	case *postfixlog.Source:
 		st := source.Stats()
-		s.Received, s.Counted, s.Folded, s.Lag, s.Missing = st.Parser.Lines, st.Counted, st.Folded, st.Tail.Lag, st.Tail.Lost
+		s.Received, s.Counted, s.Folded = st.Parser.Lines, st.Counted, st.Folded
+		s.Lag, s.Missing, s.Gaps = st.Tail.Lag, st.Tail.Lost, st.Tail.Gaps+st.Tail.Unreadable
 		s.Dropped = map[string]int64{}
 		for _, dropped := range []map[postfixlog.Drop]int64{st.Parser.Dropped, st.Dropped} {
 			for why, n := range dropped {

@@ -150,6 +150,7 @@ var (
 	sourceNative    = describe("source_native_lost_total", "Events that Postfix says it could not hand to a socket.", "source")
 	sourceLag       = describe("source_lag_bytes", "Bytes of a log that are still to be read.", "source")
 	sourceMissing   = describe("source_missing_bytes_total", "Bytes of a log that are known to be gone.", "source")
+	sourceGaps      = describe("source_gaps_total", "Times that lines of a log may be gone: a file was removed, cut or unreadable.", "source")
 	sourceLast      = describe("source_last_session_timestamp_seconds", "When the newest sessions were stored; 0: none since the start.", "source")
 
 	storeUp     = describe("store_up", "Whether the store could be read just now.")
@@ -217,6 +218,7 @@ func (s state) collectSources(emit emitter) {
 		emit(sourceNative, float64(src.NativeLost), src.Name)
 		emit(sourceLag, float64(src.Lag), src.Name)
 		emit(sourceMissing, float64(src.Missing), src.Name)
+		emit(sourceGaps, float64(src.Gaps), src.Name)
 		emit(sourceLast, unix(src.Last), src.Name)
 		for class, n := range src.Malformed {
 			emit(sourceMalformed, float64(n), src.Name, class)
