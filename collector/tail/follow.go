@@ -36,6 +36,7 @@ type follower struct {
 	live   time.Time // when file was last seen to be what the path leads to
 	turned time.Time // when another file was first seen to follow file; zero if none does
 	coming *logFile  // that other file, which may be removed before file is left; nil if it cannot be read
+	missed bool      // there may have been one between the two
 
 	trouble string // what was last logged
 

@@ -110,16 +110,14 @@ func (f *follower) turn(files *listing, i int) error {
 	}
 	f.turned, f.coming = time.Now(), l
 	removed := files.index(f.file.info) < 0 && f.double == nil
-	if removed && f.at.offset > 0 && !(files.isLive(i) && time.Since(f.live) <= 2*f.options.Poll) {
-		f.gap("the log was rotated several times, and a file that was not read may be gone", 0)
-	}
+	f.missed = removed && !(files.isLive(i) && time.Since(f.live) <= 2*f.options.Poll)
 	return nil
 }
 
 // turnBack forgets what turn noted.
 func (f *follower) turnBack() {
 	f.coming.close()
-	f.turned, f.coming = time.Time{}, nil
+	f.turned, f.coming, f.missed = time.Time{}, nil, false
 }
 
 // successor is which of files follows the one that is read, or -1 if there is
@@ -186,6 +184,9 @@ func (f *follower) move(u until, files *listing, i int) (err error) {
 	}
 	if f.file.damage != nil {
 		f.pass(f.file.damage)
+	}
+	if f.missed {
+		f.gap("the log was rotated several times, and a file that was not read may be gone", 0)
 	}
 	if f.at.offset > 0 {
 		f.anchor = f.file.place(&f.at)
