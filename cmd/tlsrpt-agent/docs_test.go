@@ -80,9 +80,13 @@ func writeCommand(t *testing.T, b *bytes.Buffer, cmd *cobra.Command) {
 	if cmd.Example != "" {
 		fmt.Fprintf(b, "\nExamples:\n\n%s\n", indent(cmd.Example))
 	}
-	cmd.LocalNonPersistentFlags().VisitAll(func(f *pflag.Flag) { writeFlag(b, f) })
+	var flags bytes.Buffer
+	cmd.LocalNonPersistentFlags().VisitAll(func(f *pflag.Flag) { writeFlag(&flags, f) })
 	if !cmd.HasParent() {
-		cmd.PersistentFlags().VisitAll(func(f *pflag.Flag) { writeFlag(b, f) })
+		cmd.PersistentFlags().VisitAll(func(f *pflag.Flag) { writeFlag(&flags, f) })
+	}
+	if flags.Len() > 0 {
+		fmt.Fprintf(b, "\n%s", &flags)
 	}
 	for _, c := range cmd.Commands() {
 		writeCommand(t, b, c)

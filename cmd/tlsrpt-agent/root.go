@@ -58,11 +58,14 @@ func (a *app) root() *cobra.Command {
 		Long: `tlsrpt-agent watches the TLS negotiations of an outbound mail server, counts
 them per recipient domain and policy, and every day sends each domain that asks
 for it a signed report (RFC 8460).`,
+		Version:       version,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Args:          noArgs,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
+	root.SetVersionTemplate("tlsrpt-agent {{.Version}}\n")
+	root.Flags().Bool("version", false, "print the version")
 	root.SetIn(a.stdin)
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)
