@@ -26,10 +26,12 @@ func (p *Parser) end(c *process, at int64, e end) {
 		}
 	case endSender:
 		p.stats.Dropped[DropSender]++
-	case endUsed, endBroken:
+	case endSaid, endUsed, endBroken:
 		if t := c.lastWith(peer); t != nil {
-			t.closed = true
-		} else if peer != nil && c.ended(peer) == nil {
+			t.closed, t.refused = true, e.kind == endSaid
+		} else if t := c.ended(peer); t != nil {
+			t.refused = t.refused && e.kind == endSaid
+		} else if peer != nil {
 			p.unseen(c, at, e.kind, peer)
 		}
 	}
@@ -39,7 +41,7 @@ func (p *Parser) end(c *process, at int64, e end) {
 // early, TLS may have been begun at smtp_tls_loglevel 0. It is no session; but
 // Postfix tries a host again in one delivery only to do without TLS.
 func (p *Parser) unseen(c *process, at int64, kind endKind, peer *peer) {
-	t := try{peer: peer, at: at, outcome: Plaintext, closed: true, owned: true}
+	t := try{peer: peer, at: at, outcome: Plaintext, closed: true, refused: kind == endSaid, owned: true}
 	if kind == endBroken {
 		t.outcome, t.told = Failed, true
 	}
@@ -156,6 +158,9 @@ func (p *Parser) settle(c *process, at int64, peer *peer, d delivery, e end) {
 		t = p.settleHandshake(c, at, peer, d)
 	default:
 		if t = c.lastWith(peer); t == nil {
+			t = c.refusedBy(peer, at, d)
+		}
+		if t == nil {
 			t = p.settleUnseen(c, at, peer, d, e)
 		}
 	}
@@ -190,7 +195,12 @@ func (p *Parser) settleUnseen(c *process, at int64, peer *peer, d delivery, e en
 	tlsUsed := len(level) > 0 && !undecided && string(level) != "none" && string(actual) != "none"
 	old := c.ended(peer)
 	switch {
-	case d.reused || !d.sent && e.kind != endUsed:
+	case d.reused:
+		if old == nil || old.outcome == Plaintext {
+			c.mta.noteCached(peer, at) // with TLS, a line before said it
+		}
+		return nil
+	case !d.sent && e.kind != endSaid && e.kind != endUsed:
 		return nil
 	case old != nil && old.outcome != Failed && old.outcome != Refused && (old.shared(c, d) || old.delays == 0 && !old.closed):
 		return nil // another recipient, or a cached connection
@@ -290,6 +300,8 @@ func (p *Parser) plaintextObjection(c *process, t *try) Drop {
 		return DropPolicyNone
 	case t.actual != "none" && !*c.logged:
 		return DropLevelUnknown
+	case t.delays == 0 && c.mta.caches(t.peer, t.at):
+		return DropUnjoined // no line says whether the connection was cached
 	case !p.options.ReportPlaintext:
 		return DropPlaintext
 	}

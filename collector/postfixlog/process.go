@@ -58,9 +58,10 @@ type try struct {
 	tlsa     bool // no TLSA record was usable
 	proxied  bool // tlsproxy(8) did the handshake, and only it knows with whom
 
-	owned  bool // by the message of the process
-	closed bool // ended by a line without recipient
-	told   bool // handed on or dropped; stays until the delivery is over
+	owned   bool // by the message of the process
+	closed  bool // ended by a line without recipient
+	refused bool // that line may be about one recipient of several
+	told    bool // handed on or dropped; stays until the delivery is over
 
 	native, lost bool
 }
@@ -243,6 +244,18 @@ func (c *process) last(ok func(*try) bool) *try {
 // lastWith is the latest attempt with peer that is still to end.
 func (c *process) lastWith(peer *peer) *try {
 	return c.last(func(t *try) bool { return t.peer.same(peer) })
+}
+
+// refusedBy is the attempt with peer that went on after some of its recipients were
+// refused. Lines without recipient said so, as those are tried elsewhere. Whether
+// the connection was a cached one, which is no session, d is the first to say.
+func (c *process) refusedBy(peer *peer, at int64, d delivery) *try {
+	t := c.waiting(func(t *try) bool { return t.refused && t.peer.same(peer) })
+	if t != nil && d.reused {
+		t.told = true
+		c.mta.noteCached(peer, at)
+	}
+	return t
 }
 
 // ended is the latest attempt with peer that has ended, in this delivery.

@@ -27,6 +27,7 @@ type mta struct {
 	orphans  []orphan  // failed sessions whose line of tlsproxy has not come yet
 	unusable []sighting
 	natives  []sighting
+	cached   []sighting // when a connection without TLS was last used again
 
 	// memory is the latest fault of the certificate of a peer, by "H": a
 	// resumed session does not say again what was wrong.
@@ -54,6 +55,28 @@ func (m *mta) logs(instance string) *bool {
 // with: a reload lets it finish its delivery. What such a one logs says nothing
 // about the others.
 const settling = int64(10 * time.Minute)
+
+// caching is how long a connection may be used again
+// (smtp_connection_reuse_time_limit).
+const caching = int64(5 * time.Minute)
+
+// noteCached remembers that a connection with peer was used again.
+func (m *mta) noteCached(peer *peer, at int64) {
+	for i := len(m.cached) - 1; i >= 0; i-- {
+		if s := &m.cached[i]; s.peer.same(peer) {
+			s.at = at
+			return
+		}
+	}
+	m.cached = appendBounded(m.cached, sighting{peer: peer, at: at})
+}
+
+// caches reports whether connections with peer are used again about a time.
+func (m *mta) caches(peer *peer, at int64) bool {
+	return slices.ContainsFunc(m.cached, func(s sighting) bool {
+		return s.peer.same(peer) && s.at >= at-caching
+	})
+}
 
 // restarted notes that the settings may be others now. message is a line of
 // master(8).
@@ -446,4 +469,5 @@ func (p *Parser) sweepProxy(m *mta, at int64) {
 	m.failures = slices.DeleteFunc(m.failures, func(f failure) bool { return late(f.at) })
 	m.unusable = slices.DeleteFunc(m.unusable, func(s sighting) bool { return late(s.at) })
 	m.natives = slices.DeleteFunc(m.natives, func(s sighting) bool { return late(s.at) })
+	m.cached = slices.DeleteFunc(m.cached, func(s sighting) bool { return at-s.at > caching })
 }

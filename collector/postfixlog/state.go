@@ -14,7 +14,7 @@ import (
 var ErrState = errors.New("postfixlog: unknown parser state")
 
 const (
-	stateVersion = 1
+	stateVersion = 2
 	maxState     = 512 << 10 // bytes
 )
 
@@ -130,6 +130,7 @@ func (m *mta) code(c *codec) {
 	codeList(c, &m.orphans, func(o *orphan) { o.code(c, m) })
 	codeList(c, &m.unusable, func(s *sighting) { s.code(c) })
 	codeList(c, &m.natives, func(s *sighting) { s.code(c) })
+	codeList(c, &m.cached, func(s *sighting) { s.code(c) })
 	ended := m.ended.ids[:]
 	codeList(c, &ended, func(e *endedID) {
 		c.hash(&e.hash)
@@ -217,7 +218,7 @@ func (t *try) code(c *codec) {
 	c.small((*uint8)(&t.outcome))
 	c.hash(&t.delays)
 	for _, f := range []*bool{
-		&t.enforced, &t.resumed, &t.tlsa, &t.proxied, &t.owned, &t.closed, &t.told, &t.native, &t.lost,
+		&t.enforced, &t.resumed, &t.tlsa, &t.proxied, &t.owned, &t.closed, &t.refused, &t.told, &t.native, &t.lost,
 	} {
 		c.flag(f)
 	}

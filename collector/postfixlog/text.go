@@ -12,7 +12,8 @@ const (
 	endHandshake   endKind = iota
 	endRefused     endKind = iota // TLS is required, STARTTLS was not to be had
 	endSender      endKind = iota // the sender's own fault
-	endUsed        endKind = iota // mail commands were sent
+	endSaid        endKind = iota // a mail command was refused: the session may go on, for other recipients
+	endUsed        endKind = iota // it was lost, after mail commands were sent
 	endBroken      endKind = iota // the connection ended early
 )
 
@@ -82,7 +83,7 @@ func readSaid(b []byte) end {
 	host := hostText(h)
 	switch rest := h[len(host):]; {
 	case hasPrefix(rest, " said: "):
-		return end{endUsed, host}
+		return end{endSaid, host}
 	case hasPrefix(rest, " refused to talk to me: "):
 		return end{endBroken, host}
 	}
