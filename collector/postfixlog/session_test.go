@@ -142,6 +142,9 @@ func TestDeliveries(t *testing.T) {
 	check("a delivery that was under way when the log began",
 		lateScript(trusted, sent, "+500 "+other), "example.com trusted", "example.net plaintext dropped:level-unknown")
 	check("plaintext", script(seen, sent), "example.com plaintext starttls-not-supported", " trusted dropped:expired")
+	check("a probe without TLS",
+		script(seen, "smtp[9318]: 4jc98D47xkz6b93: to=<ok579@plain-c.example.com>, relay=mx1.plain.example[203.0.113.48]:25, delay=0.18, delays=0.01/0.03/0.11/0.03, dsn=2.1.5, status=deliverable (250 2.1.5 Ok)"),
+		"plain-c.example.com plaintext starttls-not-supported", " trusted dropped:expired")
 	check("plaintext to many", script(seen, sent, sent, sent), "example.com plaintext starttls-not-supported", " trusted dropped:expired")
 	check("a level seen in one instance says nothing of another",
 		script("postfix/relay/"+seen, sent), "example.com plaintext dropped:level-unknown", " trusted dropped:expired")

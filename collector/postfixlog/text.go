@@ -128,7 +128,7 @@ type delivery struct {
 	reused    bool   // conn_use=2 or more
 	delays    uint64 // of the first three delays: the same for all recipients of one attempt
 	tls       []byte // Postfix 3.11: "may:none"
-	sent      bool
+	sent      bool   // or could be
 	text      []byte // within the parentheses
 	tail      int    // bytes from the status to the end of the line
 }
@@ -237,7 +237,7 @@ func (d *delivery) readDelays(b []byte) bool {
 	}
 	d.delays = fnv1a(delays[:max(0, bytes.LastIndexByte(delays, '/'))])
 	d.tail = len(b)
-	d.sent = hasPrefix(b, "sent ")
+	d.sent = hasPrefix(b, "sent ") || hasPrefix(b, "deliverable ") // a probe, see verify(8)
 	if i := bytes.IndexByte(b, '('); i >= 0 {
 		d.text = bytes.TrimSuffix(b[i+1:], []byte(")"))
 	}
