@@ -225,6 +225,7 @@ func (c *process) deliver(p *Parser, at int64, id []byte) {
 
 // abandon drops what waits for a recipient that cannot be read.
 func (p *Parser) abandon(c *process) {
+	c.domain, c.recipient = "", nil
 	for i := range c.tries {
 		p.dropUntold(c, &c.tries[i], DropUnjoined)
 	}

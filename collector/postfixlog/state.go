@@ -89,8 +89,8 @@ func (p *Parser) encodeBase() []byte {
 
 // codeBase codes all but the processes.
 func (p *Parser) codeBase(c *codec) {
-	version := int64(stateVersion)
-	if c.number(&version); version != stateVersion {
+	c.version = stateVersion
+	if c.number(&c.version); c.version < 1 || c.version > stateVersion {
 		c.bad = true
 		return
 	}
@@ -130,7 +130,9 @@ func (m *mta) code(c *codec) {
 	codeList(c, &m.orphans, func(o *orphan) { o.code(c, m) })
 	codeList(c, &m.unusable, func(s *sighting) { s.code(c) })
 	codeList(c, &m.natives, func(s *sighting) { s.code(c) })
-	codeList(c, &m.cached, func(s *sighting) { s.code(c) })
+	if c.since(2) {
+		codeList(c, &m.cached, func(s *sighting) { s.code(c) })
+	}
 	ended := m.ended.ids[:]
 	codeList(c, &ended, func(e *endedID) {
 		c.hash(&e.hash)
@@ -218,9 +220,12 @@ func (t *try) code(c *codec) {
 	c.small((*uint8)(&t.outcome))
 	c.hash(&t.delays)
 	for _, f := range []*bool{
-		&t.enforced, &t.resumed, &t.tlsa, &t.proxied, &t.owned, &t.closed, &t.refused, &t.told, &t.native, &t.lost,
+		&t.enforced, &t.resumed, &t.tlsa, &t.proxied, &t.owned, &t.closed, &t.told, &t.native, &t.lost,
 	} {
 		c.flag(f)
+	}
+	if c.since(2) {
+		c.flag(&t.refused)
 	}
 }
 
@@ -244,8 +249,12 @@ type codec struct {
 	b       []byte // what is written, or what is left to read
 	reading bool
 	bad     bool // what is left cannot be read
+	version int64
 	names   *names
 }
+
+// since reports whether what is read or written has the fields of a version.
+func (c *codec) since(version int64) bool { return !c.reading || c.version >= version }
 
 func (c *codec) number(v *int64) {
 	if !c.reading {

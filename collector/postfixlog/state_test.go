@@ -59,7 +59,7 @@ func TestBadState(t *testing.T) {
 			t.Errorf("%d of %d bytes left something behind", n, len(state))
 		}
 	}
-	for _, b := range []string{"x", "\x04", "\x02\xff\xff\xff\xff", strings.Repeat("\xff", 100)} {
+	for _, b := range []string{"x", "\x06", "\x02\xff\xff\xff\xff", "\x04\xff\xff\xff\xff", strings.Repeat("\xff", 100)} {
 		if err := p.Restore([]byte(b)); !errors.Is(err, ErrState) {
 			t.Errorf("%q: %v", b, err)
 		}
@@ -71,6 +71,30 @@ func TestBadState(t *testing.T) {
 	p.Parse(script(sent), func(*Session) { all++ })
 	if all != 0 {
 		t.Error("a session of before Restore is told")
+	}
+}
+
+// TestOldState goes on from what version 1 wrote, in the middle of two deliveries
+// and of a handshake of tlsproxy(8).
+func TestOldState(t *testing.T) {
+	var got []told
+	p := NewParser(Options{
+		Latest: latest, Location: time.UTC, ReportPlaintext: true,
+		Dropped: func(s *Session, d Drop) { got = append(got, told{*s, d}) },
+	})
+	if err := p.Restore(readFile(t, "testdata/state-1")); err != nil {
+		t.Fatal(err)
+	}
+	p.Parse(lateScript("smtp[2]: 4jY1xQ00Dlz6X7a: to=<bob@example.net>, relay=mx2.example.net[192.0.2.3]:25"+fields, sent), func(s *Session) {
+		got = append(got, told{*s, ""})
+	})
+	want := []string{"example.net plaintext starttls-not-supported", "example.net plaintext starttls-not-supported", "example.com trusted"}
+	if !slices.Equal(briefs(got), want) {
+		t.Errorf("got  %q\nwant %q", briefs(got), want)
+	}
+	failures := p.mtas["out postfix"].failures
+	if len(failures) != 1 || failures[0].peer.text != "[192.0.2.2]:25" {
+		t.Errorf("failures of tlsproxy: %+v", failures)
 	}
 }
 
