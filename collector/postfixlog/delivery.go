@@ -13,7 +13,7 @@ func (p *Parser) end(c *process, at int64, e end) {
 	peer := p.names.peer(e.host)
 	switch e.kind {
 	case endNotVerified, endNotTrusted:
-		p.endVerdict(c, at, e.kind, nil)
+		p.endVerdict(c, at, e.kind, peer)
 	case endHandshake:
 		if t := c.last(func(t *try) bool { return t.outcome == Failed }); t != nil {
 			t.closed = true
@@ -26,6 +26,10 @@ func (p *Parser) end(c *process, at int64, e end) {
 		}
 	case endSender:
 		p.stats.Dropped[DropSender]++
+	case endUnfit:
+		if t := c.lastWith(peer); t != nil {
+			t.closed = true
+		}
 	case endSaid, endUsed, endBroken:
 		if t := c.lastWith(peer); t != nil {
 			t.closed, t.refused = true, e.kind == endSaid

@@ -247,18 +247,6 @@ func (c *process) lastWith(peer *peer) *try {
 	return c.last(func(t *try) bool { return t.peer.same(peer) })
 }
 
-// refusedBy is the attempt with peer that went on after some of its recipients were
-// refused. Lines without recipient said so, as those are tried elsewhere. Whether
-// the connection was a cached one, which is no session, d is the first to say.
-func (c *process) refusedBy(peer *peer, at int64, d delivery) *try {
-	t := c.waiting(func(t *try) bool { return t.refused && t.peer.same(peer) })
-	if t != nil && d.reused {
-		t.told = true
-		c.mta.noteCached(peer, at)
-	}
-	return t
-}
-
 // ended is the latest attempt with peer that has ended, in this delivery.
 func (c *process) ended(peer *peer) *try {
 	for i := len(c.tries) - 1; i >= 0; i-- {

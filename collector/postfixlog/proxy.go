@@ -56,28 +56,6 @@ func (m *mta) logs(instance string) *bool {
 // about the others.
 const settling = int64(10 * time.Minute)
 
-// caching is how long a connection may be used again
-// (smtp_connection_reuse_time_limit).
-const caching = int64(5 * time.Minute)
-
-// noteCached remembers that a connection with peer was used again.
-func (m *mta) noteCached(peer *peer, at int64) {
-	for i := len(m.cached) - 1; i >= 0; i-- {
-		if s := &m.cached[i]; s.peer.same(peer) {
-			s.at = at
-			return
-		}
-	}
-	m.cached = appendBounded(m.cached, sighting{peer: peer, at: at})
-}
-
-// caches reports whether connections with peer are used again about a time.
-func (m *mta) caches(peer *peer, at int64) bool {
-	return slices.ContainsFunc(m.cached, func(s sighting) bool {
-		return s.peer.same(peer) && s.at >= at-caching
-	})
-}
-
 // restarted notes that the settings may be others now. message is a line of
 // master(8).
 func (m *mta) restarted(at int64, message []byte) {

@@ -199,41 +199,6 @@ func TestDeliveries(t *testing.T) {
 			"postscreen[1]: CONNECT from [192.0.2.1]:4711 to [192.0.2.2]:25"))
 }
 
-// TestRefusedRecipients counts the session once in which one recipient is refused,
-// and then tried elsewhere, and others are not. The lines are after those of Postfix
-// 3.7 and 3.10.
-func TestRefusedRecipients(t *testing.T) {
-	check := func(name string, want []string, lines ...string) {
-		t.Helper()
-		all, _ := parseAll(Options{ReportPlaintext: true}, script(append([]string{seen}, lines...)...))
-		all = slices.DeleteFunc(all, func(s told) bool { return s.MX == "mx.seen.example" })
-		if got := briefs(all); !slices.Equal(got, want) {
-			t.Errorf("%s:\ngot  %q\nwant %q", name, got, want)
-		}
-	}
-	const (
-		refused  = "smtp[26480]: 4jc92q72S4z6Q2y: host mx1.rc2.example.com[203.0.113.42] said: 452 4.2.2 mailbox full (in reply to RCPT TO command)"
-		rejected = "smtp[26480]: 4jc92q72S4z6Q2y: to=<no525@rc2.example.com>, relay=mx1.rc2.example.com[203.0.113.42]:25, delay=2.4, delays=0.16/1.3/0.83/0.05, dsn=5.1.1, status=bounced (host mx1.rc2.example.com[203.0.113.42] said: 550 5.1.1 no such user (in reply to RCPT TO command))"
-		taken    = "smtp[26480]: 4jc92q72S4z6Q2y: to=<ok410@rc2.example.com>, relay=mx1.rc2.example.com[203.0.113.42]:25, delay=2.4, delays=0.16/1.3/0.83/0.06, dsn=2.0.0, status=sent (250 2.0.0 Ok: queued as LAB)"
-		later    = "smtp[26480]: 4jc92q72S4z6Q2y: to=<later30@rc2.example.com>, relay=mx2.rc2.example.com[203.0.113.43]:25, delay=2.6, delays=0.16/1.3/1.1/0.05, dsn=2.0.0, status=sent (250 2.0.0 Ok: queued as LAB)"
-		lost     = "smtp[26480]: 4jc92q72S4z6Q2y: lost connection with mx1.rc2.example.com[203.0.113.42] while sending message body"
-		tls      = "smtp[26480]: Trusted TLS connection established to mx1.rc2.example.com[203.0.113.42]:25: TLSv1.3 with cipher TLS_AES_256_GCM_SHA384 (256/256 bits)"
-		plain    = "rc2.example.com plaintext starttls-not-supported"
-	)
-	next := func(line string) string { return strings.ReplaceAll(line, "4jc92q72S4z6Q2y", "4jc92q72S4z6Q2z") }
-	cached := func(line string) string { return strings.Replace(line, ", delay=", ", conn_use=2, delay=", 1) }
-	check("then another MX", []string{plain, plain}, refused, refused, rejected, later)
-	check("others are taken", []string{plain, plain}, refused, taken, strings.Replace(taken, "ok410", "ok411", 1), later)
-	check("with TLS", []string{"rc2.example.com trusted", plain}, tls, refused, refused, taken, later)
-	check("with TLS that is lost, then without", []string{"rc2.example.com plaintext dropped:plaintext-fallback", "rc2.example.com trusted"},
-		tls, refused, lost, taken)
-	check("all of them, and the connection is new", []string{plain, plain}, refused, later)
-	check("the connection is a cached one", []string{plain}, refused, cached(rejected), cached(taken), later)
-	check("all of them, where connections are cached", []string{plain, "rc2.example.com plaintext dropped:unjoined", plain},
-		taken, cached(taken), next(refused), next(later))
-	check("but of late none was", []string{plain, plain, plain}, taken, cached(taken), "+301 "+next(refused), next(later))
-}
-
 // TestRecipients takes the domain out of what Postfix logs as an address.
 func TestRecipients(t *testing.T) {
 	check := func(logged, want string) {

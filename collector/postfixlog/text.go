@@ -15,6 +15,7 @@ const (
 	endSaid        endKind = iota // a mail command was refused: the session may go on, for other recipients
 	endUsed        endKind = iota // it was lost, after mail commands were sent
 	endBroken      endKind = iota // the connection ended early
+	endUnfit       endKind = iota // the server lacks what the message needs, TLS or not
 )
 
 // end is how Postfix says that an attempt is over.
@@ -36,6 +37,9 @@ func readEnd(b []byte) end {
 		if hasPrefix(b, "Server certificate not trusted") {
 			return end{kind: endNotTrusted}
 		}
+		if rest, ok := cut(b, "Sender requested REQUIRETLS, but "); ok {
+			return readRequireTLS(rest)
+		}
 	case 'C':
 		if hasPrefix(b, "Cannot start TLS: handshake failure") {
 			return end{kind: endHandshake}
@@ -46,6 +50,10 @@ func readEnd(b []byte) end {
 		return readSaid(b)
 	case 'l', 'c':
 		return readBroken(b)
+	case 'm':
+		if hasPrefix(b, "message requires SMTPUTF8, but ") {
+			return end{endUnfit, lastServer(b)}
+		}
 	case 'p':
 		if hasPrefix(b, "policy table lookup error") {
 			return end{kind: endSender}
@@ -72,6 +80,39 @@ func readRequired(b []byte) end {
 		return end{}
 	}
 	return end{kind: endSender}
+}
+
+// readRequireTLS reads what Postfix 3.11 says where the sender asked for TLS to be
+// required (RFC 8689): it takes the place of other texts.
+func readRequireTLS(b []byte) end {
+	if hasPrefix(b, "no matching server certificate ") {
+		return end{endNotVerified, lastServer(b)}
+	}
+	if hasPrefix(b, "no trusted server certificate ") {
+		return end{endNotTrusted, lastServer(b)}
+	}
+	if hasPrefix(b, "my configured TLS security level ") {
+		return end{kind: endSender}
+	}
+	if h, ok := cut(b, "TLS service was not offered by host "); ok {
+		return end{endRefused, hostText(h)}
+	}
+	if h, ok := cut(b, "host "); ok {
+		return end{endRefused, hostText(h)} // "refused to start TLS: ..."
+	}
+	if h, ok := cut(b, "REQUIRETLS support was not offered by host "); ok {
+		return end{endUnfit, hostText(h)}
+	}
+	return end{endUnfit, lastServer(b)}
+}
+
+// lastServer is the host of "... The last attempted server was H", nil if b does
+// not name one.
+func lastServer(b []byte) []byte {
+	if _, h, ok := bytes.Cut(b, []byte(". The last attempted server was ")); ok {
+		return hostText(h)
+	}
+	return nil
 }
 
 // readSaid reads "host H said: 450 ..." and "host H refused to talk to me: ...".
@@ -272,8 +313,10 @@ func recipientDomain(b []byte) []byte {
 }
 
 // readTLS reads "may", "!secure", "may:none", "dane:encrypt", "may?" and
-// "unknown?" (Postfix 3.11). actual is "" unless another level was used.
+// "unknown?" (Postfix 3.11), with "/requiretls" or more after it or not. actual is
+// "" unless another level was used.
 func readTLS(b []byte) (level, actual []byte, undecided bool) {
+	b, _, _ = bytes.Cut(b, []byte("/"))
 	b = bytes.TrimPrefix(b, []byte("!"))
 	b, undecided = bytes.CutSuffix(b, []byte("?"))
 	level, actual, _ = bytes.Cut(b, []byte(":"))
