@@ -15,7 +15,7 @@ const (
 	endSaid        endKind = iota // a mail command was refused: the session may go on, for other recipients
 	endUsed        endKind = iota // it was lost, after mail commands were sent
 	endBroken      endKind = iota // the connection ended early
-	endUnfit       endKind = iota // the server lacks what the message needs, TLS or not
+	endUnfit       endKind = iota // TLS was as it should be, and the server does not know REQUIRETLS
 )
 
 // end is how Postfix says that an attempt is over.
@@ -50,10 +50,6 @@ func readEnd(b []byte) end {
 		return readSaid(b)
 	case 'l', 'c':
 		return readBroken(b)
-	case 'm':
-		if hasPrefix(b, "message requires SMTPUTF8, but ") {
-			return end{endUnfit, lastServer(b)}
-		}
 	case 'p':
 		if hasPrefix(b, "policy table lookup error") {
 			return end{kind: endSender}
@@ -100,10 +96,10 @@ func readRequireTLS(b []byte) end {
 	if h, ok := cut(b, "host "); ok {
 		return end{endRefused, hostText(h)} // "refused to start TLS: ..."
 	}
-	if h, ok := cut(b, "REQUIRETLS support was not offered by host "); ok {
-		return end{endUnfit, hostText(h)}
+	if hasPrefix(b, "no server was found that supports REQUIRETLS") {
+		return end{endUnfit, lastServer(b)}
 	}
-	return end{endUnfit, lastServer(b)}
+	return end{} // not offered, and the delivery goes on
 }
 
 // lastServer is the host of "... The last attempted server was H", nil if b does
