@@ -28,13 +28,20 @@ func (m *mta) caches(peer *peer, at int64) bool {
 }
 
 // refusedBy is the attempt with peer that went on after some of its recipients were
-// refused. Lines without recipient said so, as those are tried elsewhere. Whether
-// the connection was a cached one, which is no session, d is the first to say.
+// refused. Lines without recipient said so, as those are tried elsewhere. Where no
+// TLS line came before them, d is the first to say whether there was TLS, or whether
+// the connection was a cached one, which is no session.
 func (c *process) refusedBy(peer *peer, at int64, d delivery) *try {
 	t := c.waiting(func(t *try) bool { return t.refused && t.peer.same(peer) })
-	if t != nil && d.reused {
+	switch {
+	case t == nil || t.outcome != Plaintext:
+	case d.reused:
 		t.told = true
 		c.mta.noteCached(peer, at)
+	case d.usedTLS() && *c.logged:
+		t.told = true // its TLS line was lost
+	case d.usedTLS():
+		c.encrypted(t)
 	}
 	return t
 }

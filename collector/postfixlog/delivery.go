@@ -195,8 +195,7 @@ func (p *Parser) settleHandshake(c *process, at int64, peer *peer, d delivery) *
 // settleUnseen is the session of a delivery without any TLS line for its relay:
 // none, if it is not the first one of a connection.
 func (p *Parser) settleUnseen(c *process, at int64, peer *peer, d delivery, e end) *try {
-	level, actual, undecided := readTLS(d.tls)
-	tlsUsed := len(level) > 0 && !undecided && string(level) != "none" && string(actual) != "none"
+	tlsUsed := d.usedTLS()
 	old := c.ended(peer)
 	switch {
 	case d.reused:
@@ -213,10 +212,7 @@ func (p *Parser) settleUnseen(c *process, at int64, peer *peer, d delivery, e en
 	}
 	t := try{peer: peer, at: at, outcome: Plaintext, owned: true}
 	if tlsUsed {
-		t.outcome = Encrypted
-		if f, ok := c.takeFinding(peer); ok {
-			t.take(f)
-		}
+		c.encrypted(&t)
 	}
 	lost := c.last(func(t *try) bool { return true }) != nil
 	p.open(c, t)
@@ -233,6 +229,14 @@ func (p *Parser) settleUnseen(c *process, at int64, peer *peer, d delivery, e en
 		return nil
 	}
 	return last
+}
+
+// encrypted says that t, of which no TLS line was seen, was with TLS.
+func (c *process) encrypted(t *try) {
+	t.outcome = Encrypted
+	if f, ok := c.takeFinding(t.peer); ok {
+		t.take(f)
+	}
 }
 
 // refuse drops the attempt that a delivery line is about.

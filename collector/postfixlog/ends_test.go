@@ -38,6 +38,8 @@ func TestRefusedRecipients(t *testing.T) {
 	check("the connection is a cached one", []string{plain}, refused, cached(rejected), cached(taken), later)
 	check("all of them, where connections are cached", []string{plain, "rc2.example.com plaintext dropped:unjoined", plain},
 		taken, cached(taken), next(refused), next(later))
+	tls311 := strings.Replace(taken, ", dsn=", ", tls=may, dsn=", 1)
+	check("Postfix 3.11 says later that it was TLS, whose line was lost", []string{plain}, refused, tls311, later)
 	check("but of late none was", []string{plain, plain, plain}, taken, cached(taken), "+301 "+next(refused), next(later))
 }
 

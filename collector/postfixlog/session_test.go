@@ -155,6 +155,9 @@ func TestDeliveries(t *testing.T) {
 	check("3.11 tells plaintext without a TLS line before",
 		script(strings.Replace(sent, ", dsn=", ", tls=may:none, dsn=", 1)), "example.com plaintext starttls-not-supported")
 	check("and TLS", script(strings.Replace(sent, ", dsn=", ", tls=may, dsn=", 1)), "example.com encrypted")
+	check("and TLS that went on after a recipient was refused",
+		script("smtp[1]: 4jY1xQ00Dlz6X7y: host mx.example.com[192.0.2.1] said: 452 4.2.2 mailbox full (in reply to RCPT TO command)",
+			strings.Replace(sent, ", dsn=", ", tls=may, dsn=", 1)), "example.com encrypted")
 	check("and TLSA records that are unusable",
 		script("smtp[1]: warning: mx.example.com[192.0.2.1]:25: all TLSA records unusable, fallback to unauthenticated TLS",
 			strings.Replace(sent, ", dsn=", ", tls=dane:encrypt, dsn=", 1)), "example.com encrypted tlsa-invalid")

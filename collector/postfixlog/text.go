@@ -308,6 +308,12 @@ func recipientDomain(b []byte) []byte {
 	return b[i+1:]
 }
 
+// usedTLS reports whether Postfix 3.11 says that TLS was used.
+func (d delivery) usedTLS() bool {
+	level, actual, undecided := readTLS(d.tls)
+	return len(level) > 0 && !undecided && string(level) != "none" && string(actual) != "none"
+}
+
 // readTLS reads "may", "!secure", "may:none", "dane:encrypt", "may?" and
 // "unknown?" (Postfix 3.11), with "/requiretls" or more after it or not. actual is
 // "" unless another level was used.
