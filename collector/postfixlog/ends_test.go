@@ -44,7 +44,7 @@ func TestRefusedRecipients(t *testing.T) {
 }
 
 // TestRequireTLS reads how Postfix 3.11 ends an attempt where the sender asked for
-// REQUIRETLS (RFC 8689). The lines are real.
+// REQUIRETLS (RFC 8689). The lines are after real ones.
 func TestRequireTLS(t *testing.T) {
 	check := func(name string, want []string, lines ...string) {
 		t.Helper()
