@@ -14,9 +14,7 @@ func TestRefusedRecipients(t *testing.T) {
 		t.Helper()
 		all, _ := parseAll(Options{ReportPlaintext: true}, script(append([]string{seen}, lines...)...))
 		all = slices.DeleteFunc(all, func(s told) bool { return s.MX == "mx.seen.example" })
-		if got := briefs(all); !slices.Equal(got, want) {
-			t.Errorf("%s:\ngot  %q\nwant %q", name, got, want)
-		}
+		same(t, name, briefs(all), want)
 	}
 	const (
 		refused  = "smtp[26480]: 4jc92q72S4z6Q2y: host mx1.rc2.example.com[203.0.113.42] said: 452 4.2.2 mailbox full (in reply to RCPT TO command)"
@@ -53,9 +51,7 @@ func TestRequireTLS(t *testing.T) {
 		for i, s := range all {
 			got[i] += " " + s.TLSLevel
 		}
-		if !slices.Equal(got, want) {
-			t.Errorf("%s:\ngot  %q\nwant %q", name, got, want)
-		}
+		same(t, name, got, want)
 	}
 	const (
 		mismatch  = "smtp[12582]: server certificate verification failed for mx.ma2.example.com[2001:db8::33]:25: num=62:hostname mismatch"

@@ -1,7 +1,6 @@
 package postfixlog
 
 import (
-	"slices"
 	"strings"
 	"testing"
 )
@@ -30,9 +29,7 @@ func TestProxy(t *testing.T) {
 				got[i] += " native"
 			}
 		}
-		if !slices.Equal(got, want) {
-			t.Errorf("%s:\ngot  %q\nwant %q", name, got, want)
-		}
+		same(t, name, got, want)
 	}
 	const fail, drop = "example.com failed validation-failure", "example.com failed validation-failure dropped:unjoined"
 	const plain = "example.com plaintext dropped:plaintext-fallback mx.example.com"

@@ -69,6 +69,14 @@ func briefs(all []told) []string {
 	return out
 }
 
+// same fails where the sessions of a dialogue are others.
+func same(t *testing.T, name string, got, want []string) {
+	t.Helper()
+	if !slices.Equal(got, want) {
+		t.Errorf("%s:\ngot  %q\nwant %q", name, got, want)
+	}
+}
+
 // TestDeliveries holds short dialogues against the sessions that they are.
 func TestDeliveries(t *testing.T) {
 	check := func(name string, log []byte, want ...string) {
