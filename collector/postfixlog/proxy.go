@@ -114,7 +114,7 @@ type orphan struct {
 	process process // as it was
 }
 
-// sighting is a line of tlsproxy that a session of smtp may take.
+// sighting is a line about peer that tells something of sessions with it.
 type sighting struct {
 	peer   *peer
 	at     int64
